@@ -1,0 +1,57 @@
+/**
+ * The contract between the IOMMU core and a driver's paging domain. Two styles, as in Linux: a
+ * driver on generic page tables takes a whole range in one call ("range"), any other gets runs of
+ * one page size ("pages").
+ *
+ * Source: include/linux/iommu.h, struct iommu_domain_ops; drivers/iommu/generic_pt.
+ */
+import type { IotlbGather, TableList } from "./gather.ts";
+
+/** A paging domain as its driver implements it. All calls are synchronous. */
+export interface DriverDomain {
+  readonly style: "range" | "pages";
+  /** Page sizes that can be mapped, log2 of bytes, ascending, at least one. */
+  readonly pageShifts: readonly number[];
+  /** First frame that can be mapped. */
+  readonly apertureStartPfn: number;
+  /** Last frame that can be mapped, inclusive. */
+  readonly apertureLastPfn: number;
+  /** Whether DMA outside the aperture is impossible. */
+  readonly forceAperture: boolean;
+  /** Whether invalidation may be put off by a flush queue (IOMMU_CAP_DEFERRED_FLUSH). */
+  readonly deferredFlush: boolean;
+  /** Whether one large flush queue serves better than one per CPU (dev_iommu.shadow_on_flush). */
+  readonly shadowOnFlush: boolean;
+  /** After {@link map}: 4 KiB frames really mapped, also when it failed part-way. */
+  readonly mappedPages: number;
+
+  /**
+   * Maps `count` pages of `2^pageShift` bytes; a "range" driver is called once with frames.
+   *
+   * @param prot - bits of `Prot`
+   * @returns an errno, 0 on success; `mappedPages` tells how far it came
+   */
+  map(iovaPfn: number, physPfn: number, pageShift: number, count: number, prot: number): number;
+
+  /**
+   * Unmaps `count` pages of `2^pageShift` bytes; a "range" driver is called once with frames.
+   *
+   * @returns 4 KiB frames unmapped: fewer than asked at a hole, more when the last entry was larger
+   */
+  unmap(iovaPfn: number, pageShift: number, count: number, gather: IotlbGather): number;
+
+  /** The physical frame a frame maps to, or −1. */
+  iovaToPhys(iovaPfn: number): number;
+
+  /** Completes the invalidation of what was gathered. */
+  iotlbSync(gather: IotlbGather): void;
+
+  /** Makes new mappings visible to devices. @returns an errno, 0 on success */
+  iotlbSyncMap(iovaPfn: number, pages: number): number;
+
+  /** Invalidates everything cached for the domain and completes it. */
+  flushIotlbAll(): void;
+
+  /** Gives tables back that no walker can hold any more. */
+  freeTables(tables: TableList): void;
+}
