@@ -35,6 +35,16 @@ export class Random {
     this.#d = next();
   }
 
+  /** A stream that continues from four given state words, not all of them zero. */
+  static fromState(a: number, b: number, c: number, d: number): Random {
+    const random = new Random(0);
+    random.#a = a | 0;
+    random.#b = b | 0;
+    random.#c = c | 0;
+    random.#d = d | 0;
+    return random;
+  }
+
   /** The next 32 random bits, 0 … 2^32 − 1. */
   bits32(): number {
     const scrambled = Math.imul(this.#b, 5);
