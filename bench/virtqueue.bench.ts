@@ -1,0 +1,164 @@
+/** Split virtqueue: what a chain of two descriptors costs either side, beyond the request itself. */
+import { GuestMemory } from "../src/memory/guest-memory.ts";
+import { newView } from "../src/memory/memory-view.ts";
+import { DeviceQueue, Pop } from "../src/virtio/virtqueue-device.ts";
+import { DriverQueue } from "../src/virtio/virtqueue-driver.ts";
+import { layOutAreas } from "../src/virtio/virtqueue-layout.ts";
+import { Chain, SegmentList } from "../src/virtio/virtqueue-segments.ts";
+import type { Benchmark } from "./harness.ts";
+
+const SIZE = 256;
+const BATCH = 64;
+const REQUEST_BYTES = 36;
+const REPLY_BYTES = 4;
+
+interface Form {
+  readonly isIndirect: boolean;
+  readonly isBacked: boolean;
+  /** Whether the request is copied in and the reply out, or only the ring is worked. */
+  readonly isCopied: boolean;
+}
+
+/** Both sides in turns: the driver adds a batch, the device answers it, the driver takes it back. */
+function bothSides(form: Form, scale: number): { units: number; round: () => number } {
+  const memory = new GuestMemory();
+  const bytes = 1 << 20;
+  memory.addRegion({
+    start: 0x10_0000,
+    bytes,
+    ...(form.isBacked ? { backing: { buffer: new SharedArrayBuffer(bytes), byteOffset: 0 } } : {}),
+  });
+  const areas = layOutAreas(0x10_0000, SIZE);
+  const features = { indirect: form.isIndirect, eventIndex: true };
+  const driver = new DriverQueue(memory, {
+    areas,
+    eventIndex: true,
+    indirect: form.isIndirect ? { start: 0x14_0000, entries: 2 } : null,
+    callbacks: false,
+  });
+  const device = new DeviceQueue(memory, SIZE);
+  device.enable(areas, features);
+  device.isLive = true;
+  const list = new SegmentList();
+  const chain = new Chain();
+  const readable = newView(256);
+  const writable = newView(256);
+  const units = Math.max(BATCH, Math.floor((2_000_000 * scale) / BATCH) * BATCH);
+
+  const round = (): number => {
+    let hash = 0;
+    for (let done = 0; done < units; done += BATCH) {
+      for (let index = 0; index < BATCH; index += 1) {
+        const buffer = 0x18_0000 + driver.nextHead * 64;
+        list.clear();
+        list.addReadable(buffer, REQUEST_BYTES);
+        list.addWritable(buffer + 40, REPLY_BYTES);
+        driver.add(list);
+      }
+      driver.needsKick();
+      while (device.pop(chain) === Pop.CHAIN) {
+        if (form.isCopied) {
+          hash = (hash + device.gather(chain, readable)) | 0;
+          device.reply(chain, writable, REPLY_BYTES);
+        } else device.complete(chain, REPLY_BYTES);
+      }
+      device.armNotifications();
+      device.shouldNotify();
+      for (let head = driver.getUsed(); head >= 0; head = driver.getUsed())
+        hash = (hash + driver.usedLength + head) | 0;
+    }
+    return hash;
+  };
+  return { units, round };
+}
+
+/** The device's side alone, over a ring that is filled once and offered again and again. */
+function deviceSide(form: Form, scale: number): { units: number; round: () => number } {
+  const memory = new GuestMemory();
+  const bytes = 1 << 20;
+  memory.addRegion({
+    start: 0x10_0000,
+    bytes,
+    ...(form.isBacked ? { backing: { buffer: new SharedArrayBuffer(bytes), byteOffset: 0 } } : {}),
+  });
+  const areas = layOutAreas(0x10_0000, SIZE);
+  const driver = new DriverQueue(memory, {
+    areas,
+    eventIndex: true,
+    indirect: form.isIndirect ? { start: 0x14_0000, entries: 2 } : null,
+    callbacks: false,
+  });
+  const list = new SegmentList();
+  const perRing = form.isIndirect ? SIZE : SIZE / 2;
+  for (let index = 0; index < perRing; index += 1) {
+    const buffer = 0x18_0000 + index * 64;
+    list.clear();
+    list.addReadable(buffer, REQUEST_BYTES);
+    list.addWritable(buffer + 40, REPLY_BYTES);
+    driver.add(list);
+  }
+  for (let index = perRing; index < SIZE; index += 1)
+    memory.writeU16(
+      areas.driver + 4 + 2 * index,
+      memory.readU16(areas.driver + 4 + 2 * (index - perRing)),
+    );
+  const device = new DeviceQueue(memory, SIZE);
+  device.enable(areas, { indirect: form.isIndirect, eventIndex: true });
+  device.isLive = true;
+  const chain = new Chain();
+  const readable = newView(256);
+  const writable = newView(256);
+  const view = memory.window(areas.driver, 4)!;
+  const indexAt = (memory.at >> 1) + 1;
+  const units = Math.max(BATCH, Math.floor((4_000_000 * scale) / BATCH) * BATCH);
+  const round = (): number => {
+    let hash = 0;
+    for (let done = 0; done < units; done += BATCH) {
+      view.u16[indexAt] = (device.position + BATCH) & 0xffff;
+      while (device.pop(chain) === Pop.CHAIN) {
+        if (form.isCopied) {
+          hash = (hash + device.gather(chain, readable)) | 0;
+          device.reply(chain, writable, REPLY_BYTES);
+        } else device.complete(chain, REPLY_BYTES);
+      }
+      device.armNotifications();
+      device.shouldNotify();
+    }
+    return hash;
+  };
+  return { units, round };
+}
+
+const direct: Form = { isIndirect: false, isBacked: false, isCopied: false };
+
+export const benchmarks: readonly Benchmark[] = [
+  {
+    name: "virtqueue device, 2 descriptors, ring only",
+    unit: "chain",
+    target: { ns: 60 },
+    prepare: (scale) => deviceSide(direct, scale),
+  },
+  {
+    name: "virtqueue device, 2 descriptors, request and reply copied",
+    unit: "chain",
+    target: { ns: 100 },
+    prepare: (scale) => deviceSide({ ...direct, isCopied: true }, scale),
+  },
+  {
+    name: "virtqueue device, indirect, request and reply copied",
+    unit: "chain",
+    target: { ns: 100 },
+    prepare: (scale) => deviceSide({ ...direct, isIndirect: true, isCopied: true }, scale),
+  },
+  {
+    name: "virtqueue device, shared memory, request and reply copied",
+    unit: "chain",
+    prepare: (scale) => deviceSide({ ...direct, isBacked: true, isCopied: true }, scale),
+  },
+  {
+    name: "virtqueue both sides, indirect, request and reply copied",
+    unit: "chain",
+    target: { ns: 160 },
+    prepare: (scale) => bothSides({ ...direct, isIndirect: true, isCopied: true }, scale),
+  },
+];

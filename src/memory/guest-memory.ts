@@ -1,0 +1,434 @@
+/**
+ * Guest-physical memory as a device and a driver see it: regions of bytes, range-checked on every
+ * access. An access outside memory is a value (`false` or −1), because the addresses come from a
+ * guest that may be hostile.
+ *
+ * A region is either sparse (chunks appear when they are written, up to a bound; what was never
+ * written reads as zero) or backed by a buffer somebody else owns, such as a mapping shared with a
+ * virtual machine. Byte addresses are numbers below 2^53; an address above that is not memory.
+ * Speed: see bench/virtqueue.bench.ts.
+ */
+import { assert } from "../errors.ts";
+import { type MemoryView, viewOf } from "./memory-view.ts";
+
+/** Size of a sparse chunk. */
+const CHUNK_BYTES = 65_536;
+/** Backed regions are seen through views of twice this size that overlap, so none is ever crossed. */
+const BACKED_STRIDE = 2 ** 29;
+const SPARSE_BYTES_DEFAULT = 2 ** 30;
+/** Largest contiguous window: more than the largest part of a virtqueue needs. */
+export const WINDOW_BYTES_MAX = 2 ** 24;
+const TWO_32 = 2 ** 32;
+
+/** Where a region lies and what is behind it. */
+export interface RegionInfo {
+  /** First guest-physical byte; a multiple of 8. */
+  readonly start: number;
+  /** A multiple of 8, at least 8. */
+  readonly bytes: number;
+  /** Memory that exists already; sparse memory when absent. */
+  readonly backing?: RegionBacking;
+}
+
+/** A window of a buffer that a region shows. */
+export interface RegionBacking {
+  readonly buffer: ArrayBufferLike;
+  /** A multiple of 8. */
+  readonly byteOffset: number;
+}
+
+/** What became of an {@link GuestMemory.addRegion}. */
+export type RegionResult = "added" | "misaligned" | "overlap" | "outside-address-space";
+
+/** The two halves of a 64-bit value. */
+export interface Halves {
+  low: number;
+  high: number;
+}
+
+interface Region {
+  readonly start: number;
+  readonly end: number;
+  readonly stride: number;
+  readonly backing: RegionBacking | null;
+  /** Views by `floor(offset / stride)`. */
+  readonly chunks: Map<number, MemoryView>;
+  lastIndex: number;
+  lastChunk: MemoryView;
+}
+
+/** A byte address from its halves, or −1 when it is 2^53 or more and so no memory. */
+export function addressOfHalves(low: number, high: number): number {
+  const top = high >>> 0;
+  return top < 0x20_0000 ? top * TWO_32 + (low >>> 0) : -1;
+}
+
+/** Guest-physical memory: a sorted list of regions. */
+export class GuestMemory {
+  /**
+   * Changes whenever a {@link MemoryView} handed out before may no longer show memory: holders of
+   * one compare it before use and fetch a new view.
+   */
+  generation = 0;
+  /** Offset into the view that {@link locate} returned last. */
+  at = 0;
+  readonly #regions: Region[] = [];
+  readonly #sparseBytesMax: number;
+  readonly #zeros = viewOf(new ArrayBuffer(CHUNK_BYTES), 0, CHUNK_BYTES);
+  #sparseBytes = 0;
+  #last: Region | null = null;
+
+  /**
+   * @param sparseBytesMax - bound on what sparse regions may occupy together; writes that would
+   *   pass it fail as if outside memory
+   */
+  constructor(sparseBytesMax = SPARSE_BYTES_DEFAULT) {
+    this.#sparseBytesMax = sparseBytesMax;
+  }
+
+  /** Bytes that sparse chunks occupy. */
+  get sparseBytes(): number {
+    return this.#sparseBytes;
+  }
+
+  /** The regions there are, by address. */
+  get regions(): readonly RegionInfo[] {
+    return this.#regions.map((region) => ({
+      start: region.start,
+      bytes: region.end - region.start,
+      ...(region.backing === null ? {} : { backing: region.backing }),
+    }));
+  }
+
+  /** Adds a region; one that overlaps another, or is misaligned, is refused. */
+  addRegion(info: RegionInfo): RegionResult {
+    const { start, bytes, backing = null } = info;
+    const end = start + bytes;
+    if (!Number.isSafeInteger(start) || !Number.isSafeInteger(bytes) || start < 0 || bytes < 8)
+      return "outside-address-space";
+    if (!Number.isSafeInteger(end)) return "outside-address-space";
+    if (start % 8 !== 0 || bytes % 8 !== 0) return "misaligned";
+    if (backing !== null) {
+      if (backing.byteOffset % 8 !== 0) return "misaligned";
+      if (backing.byteOffset + bytes > backing.buffer.byteLength) return "outside-address-space";
+    }
+    let index = 0;
+    while (index < this.#regions.length && this.#regions[index]!.end <= start) index += 1;
+    const next = this.#regions[index];
+    if (next !== undefined && next.start < end) return "overlap";
+    this.#regions.splice(index, 0, {
+      start,
+      end,
+      stride: backing === null ? CHUNK_BYTES : BACKED_STRIDE,
+      backing,
+      chunks: new Map(),
+      lastIndex: -1,
+      lastChunk: this.#zeros,
+    });
+    this.generation += 1;
+    return "added";
+  }
+
+  /** Takes the region that starts at `start` away. @returns false when there is none */
+  removeRegion(start: number): boolean {
+    const index = this.#regions.findIndex((region) => region.start === start);
+    if (index < 0) return false;
+    const region = this.#regions[index]!;
+    if (region.backing === null) {
+      const buffers = new Set<ArrayBufferLike>();
+      for (const chunk of region.chunks.values()) buffers.add(chunk.u8.buffer);
+      for (const buffer of buffers) this.#sparseBytes -= buffer.byteLength;
+    }
+    this.#regions.splice(index, 1);
+    this.#last = null;
+    this.generation += 1;
+    return true;
+  }
+
+  /** Whether every byte of `[address, address + length)` is memory; a length of 0 always is. */
+  contains(address: number, length: number): boolean {
+    if (length === 0) return true;
+    let from = address;
+    const end = address + length;
+    for (;;) {
+      const region = this.#regionAt(from);
+      if (region === null) return false;
+      if (region.end >= end) return true;
+      from = region.end;
+    }
+  }
+
+  /**
+   * Finds the view that holds `[address, address + length)` in one piece and puts the offset into
+   * {@link at}. The view is good until the next call of any method.
+   *
+   * @param forWrite - allocates a sparse chunk that was never written
+   * @returns null when the range is not memory or crosses a chunk: use the copying methods then
+   */
+  locate(address: number, length: number, forWrite: boolean): MemoryView | null {
+    const region = this.#regionAt(address);
+    if (region === null || address + length > region.end) return null;
+    const offset = address - region.start;
+    const index = Math.floor(offset / region.stride);
+    const chunk =
+      index === region.lastIndex ? region.lastChunk : this.#chunkOf(region, index, forWrite);
+    if (chunk === null) return null;
+    const at = offset - index * region.stride;
+    if (at + length > chunk.u8.length) return null;
+    this.at = at;
+    return chunk;
+  }
+
+  /**
+   * A view of `[address, address + bytes)` in one piece that stays valid while {@link generation}
+   * stays. Sparse chunks are allocated and, where needed, joined; that changes the generation.
+   *
+   * @param bytes - 1 … {@link WINDOW_BYTES_MAX}
+   * @returns the view with {@link at} set, or null when the range is not memory of one region
+   */
+  window(address: number, bytes: number): MemoryView | null {
+    assert(bytes <= WINDOW_BYTES_MAX, "a window is bounded");
+    const region = this.#regionAt(address);
+    if (region === null || address + bytes > region.end) return null;
+    if (region.backing === null) {
+      const first = Math.floor((address - region.start) / CHUNK_BYTES);
+      const last = Math.floor((address + bytes - 1 - region.start) / CHUNK_BYTES);
+      if (!this.#join(region, first, last)) return null;
+    }
+    return this.locate(address, bytes, true);
+  }
+
+  /** Whether the byte lies in a backed region, which others may access at the same time. */
+  isShared(address: number): boolean {
+    const region = this.#regionAt(address);
+    return region !== null && region.backing !== null;
+  }
+
+  /** @returns the byte, or −1 outside memory */
+  readU8(address: number): number {
+    const view = this.locate(address, 1, false);
+    return view === null ? -1 : view.u8[this.at]!;
+  }
+
+  /** @returns the 16-bit value, or −1 outside memory */
+  readU16(address: number): number {
+    const view = this.locate(address, 2, false);
+    if (view !== null && (this.at & 1) === 0) return view.u16[this.at >> 1]!;
+    if (!this.contains(address, 2)) return -1;
+    return this.readU8(address) + this.readU8(address + 1) * 256;
+  }
+
+  /** @returns the 32-bit value, or −1 outside memory */
+  readU32(address: number): number {
+    const view = this.locate(address, 4, false);
+    if (view !== null && (this.at & 3) === 0) return view.u32[this.at >> 2]!;
+    if (!this.contains(address, 4)) return -1;
+    return this.readU16(address) + this.readU16(address + 2) * 65_536;
+  }
+
+  /** Reads a 64-bit value as halves. @returns false outside memory, `out` is untouched then */
+  readU64(address: number, out: Halves): boolean {
+    if (!this.contains(address, 8)) return false;
+    out.low = this.readU32(address);
+    out.high = this.readU32(address + 4);
+    return true;
+  }
+
+  /** @returns false outside memory */
+  writeU8(address: number, value: number): boolean {
+    const view = this.locate(address, 1, true);
+    if (view === null) return false;
+    view.u8[this.at] = value;
+    return true;
+  }
+
+  /** Writes with one store where the address is even. @returns false outside memory */
+  writeU16(address: number, value: number): boolean {
+    const view = this.locate(address, 2, true);
+    if (view !== null && (this.at & 1) === 0) {
+      view.u16[this.at >> 1] = value;
+      return true;
+    }
+    if (!this.contains(address, 2)) return false;
+    return this.writeU8(address, value & 0xff) && this.writeU8(address + 1, (value >>> 8) & 0xff);
+  }
+
+  /** Writes with one store where the address is aligned. @returns false outside memory */
+  writeU32(address: number, value: number): boolean {
+    const view = this.locate(address, 4, true);
+    if (view !== null && (this.at & 3) === 0) {
+      view.u32[this.at >> 2] = value;
+      return true;
+    }
+    if (!this.contains(address, 4)) return false;
+    return this.writeU16(address, value & 0xffff) && this.writeU16(address + 2, value >>> 16);
+  }
+
+  /** Writes a 64-bit value given as halves. @returns false outside memory */
+  writeU64(address: number, low: number, high: number): boolean {
+    if (!this.contains(address, 8)) return false;
+    return this.writeU32(address, low) && this.writeU32(address + 4, high);
+  }
+
+  /**
+   * Copies `length` bytes out of memory into `target` from `targetAt` on.
+   *
+   * @returns false when any byte is outside memory; nothing is copied then
+   */
+  copyOut(address: number, target: MemoryView, targetAt: number, length: number): boolean {
+    assert(targetAt + length <= target.u8.length, "the target holds what is copied");
+    const view = this.locate(address, length, false);
+    if (view !== null) {
+      copyBetween(view, this.at, target, targetAt, length);
+      return true;
+    }
+    if (!this.contains(address, length)) return false;
+    for (let done = 0; done < length; ) {
+      const count = this.#pieceAt(address + done, length - done);
+      const piece = this.locate(address + done, count, false)!;
+      copyBetween(piece, this.at, target, targetAt + done, count);
+      done += count;
+    }
+    return true;
+  }
+
+  /**
+   * Copies `length` bytes of `source` from `sourceAt` on into memory.
+   *
+   * @returns false when any byte is outside memory (nothing is copied then), or when sparse memory
+   *   is used up (a part may be copied then)
+   */
+  copyIn(address: number, source: MemoryView, sourceAt: number, length: number): boolean {
+    assert(sourceAt + length <= source.u8.length, "the source holds what is copied");
+    const view = this.locate(address, length, true);
+    if (view !== null) {
+      copyBetween(source, sourceAt, view, this.at, length);
+      return true;
+    }
+    if (!this.contains(address, length)) return false;
+    for (let done = 0; done < length; ) {
+      const count = this.#pieceAt(address + done, length - done);
+      const piece = this.locate(address + done, count, true);
+      if (piece === null) return false;
+      copyBetween(source, sourceAt + done, piece, this.at, count);
+      done += count;
+    }
+    return true;
+  }
+
+  /** The region that holds the byte, or null. */
+  #regionAt(address: number): Region | null {
+    const last = this.#last;
+    if (last !== null && address >= last.start && address < last.end) return last;
+    let low = 0;
+    let high = this.#regions.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      const region = this.#regions[middle]!;
+      if (address >= region.end) low = middle + 1;
+      else if (address >= region.start) {
+        this.#last = region;
+        return region;
+      } else high = middle - 1;
+    }
+    return null;
+  }
+
+  /** How many bytes from `address` on, `most` at most, lie in one view. The byte is memory. */
+  #pieceAt(address: number, most: number): number {
+    const region = this.#regionAt(address)!;
+    const offset = address - region.start;
+    const index = Math.floor(offset / region.stride);
+    return Math.min(most, (index + 1) * region.stride - offset, region.end - address);
+  }
+
+  /** The view at an index. Untouched sparse memory reads as a chunk of zeros. */
+  #chunkOf(region: Region, index: number, forWrite: boolean): MemoryView | null {
+    let chunk = region.chunks.get(index);
+    if (chunk === undefined) {
+      if (region.backing !== null) {
+        const from = index * BACKED_STRIDE;
+        const bytes = Math.min(2 * BACKED_STRIDE, region.end - region.start - from);
+        chunk = viewOf(region.backing.buffer, region.backing.byteOffset + from, bytes);
+      } else {
+        if (!forWrite) return this.#zeros;
+        if (this.#sparseBytes + CHUNK_BYTES > this.#sparseBytesMax) return null;
+        this.#sparseBytes += CHUNK_BYTES;
+        chunk = viewOf(new ArrayBuffer(CHUNK_BYTES), 0, CHUNK_BYTES);
+      }
+      region.chunks.set(index, chunk);
+    }
+    region.lastIndex = index;
+    region.lastChunk = chunk;
+    return chunk;
+  }
+
+  /** Makes sparse chunks `first` to `last` exist, side by side in one buffer. */
+  #join(region: Region, first: number, last: number): boolean {
+    const head = region.chunks.get(first);
+    const bytes = (last - first + 1) * CHUNK_BYTES;
+    if (head !== undefined && head.u8.length >= bytes) return true;
+    if (first === last) return this.#chunkOf(region, first, true) !== null;
+    return this.#joinAnew(region, first, last);
+  }
+
+  #joinAnew(region: Region, first: number, last: number): boolean {
+    // Chunks that were joined before bring their whole buffer along: it stays in one piece.
+    let from = first;
+    let to = last;
+    for (let index = first; index <= last; index += 1) {
+      const view = region.chunks.get(index);
+      if (view === undefined) continue;
+      const inBuffer = view.u8.byteOffset / CHUNK_BYTES;
+      from = Math.min(from, index - inBuffer);
+      to = Math.max(to, index - inBuffer + view.u8.buffer.byteLength / CHUNK_BYTES - 1);
+    }
+    const old = new Set<ArrayBufferLike>();
+    for (let index = from; index <= to; index += 1) {
+      const view = region.chunks.get(index);
+      if (view !== undefined) old.add(view.u8.buffer);
+    }
+    let grown = (to - from + 1) * CHUNK_BYTES;
+    for (const buffer of old) grown -= buffer.byteLength;
+    if (this.#sparseBytes + grown > this.#sparseBytesMax) return false;
+
+    const buffer = new ArrayBuffer((to - from + 1) * CHUNK_BYTES);
+    const bytes = new Uint8Array(buffer);
+    for (let index = from; index <= to; index += 1) {
+      const at = (index - from) * CHUNK_BYTES;
+      const view = region.chunks.get(index);
+      if (view !== undefined) bytes.set(view.u8.subarray(0, CHUNK_BYTES), at);
+      region.chunks.set(index, viewOf(buffer, at, buffer.byteLength - at));
+    }
+    this.#sparseBytes += grown;
+    region.lastIndex = -1;
+    this.generation += 1;
+    return true;
+  }
+}
+
+/** Copies between two views: by words where both sides are aligned, and short copies by bytes. */
+function copyBetween(
+  source: MemoryView,
+  sourceAt: number,
+  target: MemoryView,
+  targetAt: number,
+  length: number,
+): void {
+  if (length > 256) {
+    target.u8.set(source.u8.subarray(sourceAt, sourceAt + length), targetAt);
+    return;
+  }
+  let done = 0;
+  if (((sourceAt | targetAt) & 3) === 0) {
+    const words = length >> 2;
+    const sourceWord = sourceAt >> 2;
+    const targetWord = targetAt >> 2;
+    const from = source.u32;
+    const to = target.u32;
+    for (let index = 0; index < words; index += 1)
+      to[targetWord + index] = from[sourceWord + index]!;
+    done = words << 2;
+  }
+  for (; done < length; done += 1) target.u8[targetAt + done] = source.u8[sourceAt + done]!;
+}
