@@ -1,0 +1,139 @@
+/**
+ * Numbers and words out of ASCII bytes, without strings: the inner loop of every reader.
+ *
+ * A {@link Cursor} walks one line. A 64-bit number becomes a frame of 4 KiB and an offset, since a
+ * JavaScript number holds 52 bits of frame exactly but not 64 bits of address.
+ */
+
+/** The bytes of an ASCII text. */
+export function ascii(text: string): Uint8Array {
+  return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+}
+
+const nibbles = new Int8Array(256).fill(-1);
+for (let digit = 0; digit < 16; digit += 1) {
+  nibbles[digit.toString(16).charCodeAt(0)] = digit;
+  nibbles[digit.toString(16).toUpperCase().charCodeAt(0)] = digit;
+}
+
+/** Value of a hexadecimal digit, −1 for any other byte. */
+export function nibbleOf(byte: number): number {
+  return nibbles[byte]!;
+}
+
+const SPACE = 0x20;
+const TAB = 0x09;
+const TWO_52 = 2 ** 52;
+
+/** Walks a line. Every `take…` returns false, and leaves the cursor anywhere, on a mismatch. */
+export class Cursor {
+  bytes: Uint8Array = new Uint8Array(0);
+  at = 0;
+  end = 0;
+  /** Frame and offset of the last hexadecimal or decimal 64-bit number taken. */
+  pfn = 0;
+  offset = 0;
+  /** The last small number taken. */
+  value = 0;
+
+  set(bytes: Uint8Array, start: number, end: number): void {
+    this.bytes = bytes;
+    this.at = start;
+    this.end = end;
+  }
+
+  /** Takes exactly the given bytes. */
+  takeWord(word: Uint8Array): boolean {
+    const { bytes, at } = this;
+    const length = word.length;
+    if (this.end - at < length) return false;
+    for (let index = 0; index < length; index += 1) {
+      if (bytes[at + index] !== word[index]) return false;
+    }
+    this.at = at + length;
+    return true;
+  }
+
+  /** Skips blanks and tabs. */
+  skipBlanks(): void {
+    const { bytes, end } = this;
+    let at = this.at;
+    while (at < end && (bytes[at] === SPACE || bytes[at] === TAB)) at += 1;
+    this.at = at;
+  }
+
+  /** Takes 1 to 16 hexadecimal digits, without `0x`, into `pfn` and `offset`. */
+  takeHex(): boolean {
+    const { bytes, end } = this;
+    let at = this.at;
+    let high = 0;
+    let low = 0;
+    const limit = Math.min(end, at + 17);
+    while (at < limit) {
+      const digit = nibbles[bytes[at]!]!;
+      if (digit < 0) break;
+      high = (high << 4) | (low >>> 28);
+      low = (low << 4) | digit;
+      at += 1;
+    }
+    const digits = at - this.at;
+    if (digits === 0 || digits > 16) return false;
+    this.at = at;
+    this.pfn = (high >>> 0) * 0x10_0000 + (low >>> 12);
+    this.offset = low & 0xfff;
+    return true;
+  }
+
+  /** Takes a decimal number below 2^53 into `value`. */
+  takeDecimal(): boolean {
+    const { bytes, end } = this;
+    let at = this.at;
+    let value = 0;
+    const limit = Math.min(end, at + 16);
+    while (at < limit) {
+      const digit = bytes[at]! - 0x30;
+      if (digit < 0 || digit > 9) break;
+      value = value * 10 + digit;
+      at += 1;
+    }
+    const digits = at - this.at;
+    if (digits === 0 || value > Number.MAX_SAFE_INTEGER) return false;
+    if (at < end && isDigit(bytes[at]!)) return false;
+    this.at = at;
+    this.value = value;
+    return true;
+  }
+
+  /** Takes a decimal number below 2^64 into `pfn` and `offset`. */
+  takeDecimalBytes(): boolean {
+    const { bytes, end } = this;
+    const start = this.at;
+    let at = start;
+    let value = 0;
+    while (at < end && at - start < 15) {
+      const digit = bytes[at]! - 0x30;
+      if (digit < 0 || digit > 9) break;
+      value = value * 10 + digit;
+      at += 1;
+    }
+    if (at === start) return false;
+    let pfn = Math.floor(value / 4096);
+    let offset = value - pfn * 4096;
+    while (at < end && isDigit(bytes[at]!)) {
+      offset = offset * 10 + (bytes[at]! - 0x30);
+      pfn = pfn * 10 + (offset >>> 12);
+      offset &= 0xfff;
+      if (pfn >= TWO_52) return false;
+      at += 1;
+    }
+    this.at = at;
+    this.pfn = pfn;
+    this.offset = offset;
+    return true;
+  }
+}
+
+/** Whether a byte is a decimal digit. */
+export function isDigit(byte: number): boolean {
+  return byte >= 0x30 && byte <= 0x39;
+}

@@ -1,0 +1,116 @@
+/**
+ * Cuts a stream of byte chunks into lines, in place where a line lies in one chunk, with a bounded
+ * buffer where it does not: a line longer than the limit is skipped and reported, never collected.
+ *
+ * Lines end with LF or CR LF. A NUL ends nothing. Line numbers count from 1.
+ */
+import { assert } from "../errors.ts";
+
+/** Bytes that a line may have before it is skipped. */
+export const LINE_BYTES_MAX = 64 * 1024;
+
+/** Receives lines. The bytes are only valid during the call. */
+export interface LineSink {
+  /**
+   * @param end - exclusive; the line terminator is not part of the line
+   * @param terminated - false for the last line of an input that does not end with LF
+   */
+  line(bytes: Uint8Array, start: number, end: number, number: number, terminated: boolean): void;
+  /** A line that was longer than the limit and is skipped. */
+  longLine(number: number): void;
+}
+
+const LF = 10;
+const CR = 13;
+
+/** Splits chunks into lines. Call `push` for each chunk and `end` once. */
+export class LineSplitter {
+  readonly #sink: LineSink;
+  readonly #limit: number;
+  /** Start of a line whose end has not arrived; grows up to the limit. */
+  #carry: Uint8Array;
+  #carried = 0;
+  #skipping = false;
+  #lines = 0;
+
+  constructor(sink: LineSink, limit: number = LINE_BYTES_MAX) {
+    assert(limit > 0, "a line may have at least one byte");
+    this.#sink = sink;
+    this.#limit = limit;
+    this.#carry = new Uint8Array(Math.min(limit + 1, 4096));
+  }
+
+  /** Lines seen so far, skipped ones included. */
+  get lines(): number {
+    return this.#lines;
+  }
+
+  push(chunk: Uint8Array): void {
+    // One hidden class for the hot loop, whatever subclass of Uint8Array comes in.
+    const bytes =
+      chunk.constructor === Uint8Array
+        ? chunk
+        : new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length);
+    let start = 0;
+    if (this.#carried > 0 || this.#skipping) {
+      const end = bytes.indexOf(LF);
+      if (end < 0) {
+        this.#keep(bytes, 0, bytes.length);
+        return;
+      }
+      this.#keep(bytes, 0, end);
+      this.#finishCarried(true);
+      start = end + 1;
+    }
+    while (start < bytes.length) {
+      const end = bytes.indexOf(LF, start);
+      if (end < 0) {
+        this.#keep(bytes, start, bytes.length);
+        return;
+      }
+      this.#emit(bytes, start, end, true);
+      start = end + 1;
+    }
+  }
+
+  /** Tells that no further chunk comes; a last line without terminator is given out. */
+  end(): void {
+    if (this.#carried > 0 || this.#skipping) this.#finishCarried(false);
+  }
+
+  #keep(bytes: Uint8Array, start: number, end: number): void {
+    if (this.#skipping) return;
+    const total = this.#carried + (end - start);
+    if (total > this.#limit + 1) {
+      this.#skipping = true;
+      this.#carried = 0;
+      return;
+    }
+    if (total > this.#carry.length) {
+      const grown = new Uint8Array(Math.min(this.#limit + 1, Math.max(total, total * 2)));
+      grown.set(this.#carry.subarray(0, this.#carried));
+      this.#carry = grown;
+    }
+    this.#carry.set(bytes.subarray(start, end), this.#carried);
+    this.#carried = total;
+  }
+
+  #finishCarried(terminated: boolean): void {
+    if (this.#skipping) {
+      this.#skipping = false;
+      this.#lines += 1;
+      this.#sink.longLine(this.#lines);
+      return;
+    }
+    const end = this.#carried;
+    this.#carried = 0;
+    this.#emit(this.#carry, 0, end, terminated);
+  }
+
+  #emit(bytes: Uint8Array, start: number, end: number, terminated: boolean): void {
+    this.#lines += 1;
+    const last = end > start && bytes[end - 1] === CR ? end - 1 : end;
+    if (last - start > this.#limit) this.#sink.longLine(this.#lines);
+    else this.#sink.line(bytes, start, last, this.#lines, terminated);
+  }
+}

@@ -1,0 +1,120 @@
+/**
+ * An ordered map from frame numbers to small integers: sorted blocks of typed arrays under one
+ * sorted index, so that an insertion or removal moves at most one block. Target: 60 ns an operation
+ * at a few thousand keys, 200 ns at a million.
+ */
+import { assert } from "../errors.ts";
+
+const BLOCK_KEYS = 128;
+
+class Block {
+  readonly keys = new Float64Array(BLOCK_KEYS);
+  readonly values = new Int32Array(BLOCK_KEYS);
+  count = 0;
+}
+
+/** Maps frame numbers to non-negative 32-bit integers, in order of the keys. */
+export class OrderedMap {
+  readonly #blocks: Block[] = [new Block()];
+  #size = 0;
+  /** Where the last search ended. */
+  #block = 0;
+  #at = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The value of a key, −1 if there is none. */
+  get(key: number): number {
+    return this.#seek(key) ? this.#blocks[this.#block]!.values[this.#at]! : -1;
+  }
+
+  /** Sets the value of a key. */
+  set(key: number, value: number): void {
+    assert(value >= 0, "a value is not negative");
+    if (this.#seek(key)) {
+      this.#blocks[this.#block]!.values[this.#at] = value;
+      return;
+    }
+    let block = this.#blocks[this.#block]!;
+    if (block.count === BLOCK_KEYS) {
+      this.#split(block);
+      if (this.#at > block.count) {
+        this.#at -= block.count;
+        this.#block += 1;
+        block = this.#blocks[this.#block]!;
+      }
+    }
+    const at = this.#at;
+    block.keys.copyWithin(at + 1, at, block.count);
+    block.values.copyWithin(at + 1, at, block.count);
+    block.keys[at] = key;
+    block.values[at] = value;
+    block.count += 1;
+    this.#size += 1;
+  }
+
+  /** Removes a key; tells whether it was there. */
+  delete(key: number): boolean {
+    if (!this.#seek(key)) return false;
+    const block = this.#blocks[this.#block]!;
+    block.keys.copyWithin(this.#at, this.#at + 1, block.count);
+    block.values.copyWithin(this.#at, this.#at + 1, block.count);
+    block.count -= 1;
+    this.#size -= 1;
+    if (block.count === 0 && this.#blocks.length > 1) this.#blocks.splice(this.#block, 1);
+    return true;
+  }
+
+  /** The largest key below `key`, −1 if there is none. */
+  keyBelow(key: number): number {
+    this.#seek(key);
+    if (this.#at > 0) return this.#blocks[this.#block]!.keys[this.#at - 1]!;
+    if (this.#block === 0) return -1;
+    const block = this.#blocks[this.#block - 1]!;
+    return block.keys[block.count - 1]!;
+  }
+
+  /** The smallest key that is at least `key`, −1 if there is none. */
+  keyFrom(key: number): number {
+    this.#seek(key);
+    const block = this.#blocks[this.#block]!;
+    if (this.#at < block.count) return block.keys[this.#at]!;
+    return this.#blocks[this.#block + 1]?.keys[0] ?? -1;
+  }
+
+  /** Finds the place of a key, or where it would be inserted. */
+  #seek(key: number): boolean {
+    const blocks = this.#blocks;
+    let low = 0;
+    let high = blocks.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (blocks[middle]!.keys[0]! <= key) low = middle;
+      else high = middle - 1;
+    }
+    const block = blocks[low]!;
+    const keys = block.keys;
+    let first = 0;
+    let last = block.count;
+    while (first < last) {
+      const middle = (first + last) >> 1;
+      if (keys[middle]! < key) first = middle + 1;
+      else last = middle;
+    }
+    this.#block = low;
+    this.#at = first;
+    return first < block.count && keys[first] === key;
+  }
+
+  #split(block: Block): void {
+    const half = BLOCK_KEYS / 2;
+    const upper = new Block();
+    upper.keys.set(block.keys.subarray(half));
+    upper.values.set(block.values.subarray(half));
+    upper.count = BLOCK_KEYS - half;
+    block.count = half;
+    this.#blocks.splice(this.#block + 1, 0, upper);
+  }
+}
