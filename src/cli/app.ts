@@ -1,0 +1,160 @@
+/** The command line's grammar: verbs, their flags and arguments. A verb's code loads when it runs. */
+import {
+  type Application,
+  ArgumentScannerError,
+  buildApplication,
+  buildCommand,
+  buildRouteMap,
+  type CommandContext,
+  formatMessageForArgumentScannerError,
+  help,
+  text_en,
+  version,
+} from "@stricli/core";
+import { parseDurationNs, parseIommu, parsePolicy, parseQueueSize } from "./arguments.ts";
+import { suggestion } from "./nearest.ts";
+import type { Exit } from "./problem.ts";
+import type { ReplayFlags } from "./replay.ts";
+import type { Terminal } from "./terminal.ts";
+import type { VerifyFlags } from "./verify.ts";
+
+/** What a verb gets beside its flags and arguments. */
+export interface CliContext extends CommandContext {
+  readonly terminal: Terminal;
+  /** Runs a verb, turns what it throws into a message, and notes its exit status. */
+  readonly run: (verb: () => Promise<Exit>) => Promise<void>;
+}
+
+const recordings = {
+  kind: "array",
+  minimum: 1,
+  parameter: {
+    brief: "File to read, also gzip; - is standard input",
+    placeholder: "RECORDING",
+    parse: (text: string) => text,
+  },
+} as const;
+
+const json = {
+  kind: "boolean",
+  brief: "Print one JSON object instead of tables",
+  default: false,
+  withNegated: false,
+} as const;
+
+const replayCommand = buildCommand<ReplayFlags, string[], CliContext>({
+  loader: async () => {
+    const { replay } = await import("./replay.ts");
+    return function (this: CliContext, flags: ReplayFlags, ...files: string[]) {
+      return this.run(() => replay(flags, files, this.terminal));
+    };
+  },
+  parameters: {
+    positional: recordings,
+    flags: {
+      policy: {
+        kind: "parsed",
+        parse: parsePolicy,
+        brief: "Policies to compare, separated by commas; repeatable; all when absent",
+        placeholder: "NAME",
+        optional: true,
+        variadic: ",",
+      },
+      iommu: {
+        kind: "parsed",
+        parse: parseIommu,
+        brief: "The IOMMU to run on: virtio or hardware (VT-d second stage)",
+        placeholder: "KIND",
+        default: "virtio",
+      },
+      fqSize: {
+        kind: "parsed",
+        parse: parseQueueSize,
+        brief: "Slots of a flush queue instead of 256 per CPU or 32768 in one",
+        placeholder: "N",
+        optional: true,
+      },
+      fqTimeout: {
+        kind: "parsed",
+        parse: parseDurationNs,
+        brief: "Flush timeout instead of 10ms per CPU or 1s in one, such as 500us",
+        placeholder: "TIME",
+        optional: true,
+      },
+      json,
+      csv: { kind: "boolean", brief: "Print CSV", default: false, withNegated: false },
+    },
+  },
+  docs: {
+    brief: "What-if: one recording under several mapping policies, side by side",
+    customUsage: [
+      "trace.txt.gz",
+      "--policy strict,lazy-mq+map --iommu hardware trace.txt",
+      "--json - < trace.txt",
+    ],
+  },
+});
+
+const verifyCommand = buildCommand<VerifyFlags, string[], CliContext>({
+  loader: async () => {
+    const { verify } = await import("./verify.ts");
+    return function (this: CliContext, flags: VerifyFlags, ...files: string[]) {
+      return this.run(() => verify(flags, files, this.terminal));
+    };
+  },
+  parameters: { positional: recordings, flags: { json } },
+  docs: {
+    brief: "Does the stack behave as the recorded system did? Every divergence, with its line",
+    customUsage: ["qemu-virtio-iommu.log.gz trace-from-boot.txt.gz", "--json requests.jsonl.gz"],
+  },
+});
+
+const verbs = ["replay", "verify", "help"];
+
+const text: typeof text_en = {
+  ...text_en,
+  noCommandRegisteredForInput: ({ input }) =>
+    `iommukit: there is no verb "${input}"${suggestion(input, verbs)}\n` +
+    `  hint: \`iommukit help\` lists the verbs`,
+  exceptionWhileParsingArguments: (thrown) =>
+    `iommukit: ${argumentMessage(thrown)}\n  hint: add --help to see what is accepted`,
+};
+
+function argumentMessage(thrown: unknown): string {
+  if (thrown instanceof ArgumentScannerError) {
+    return formatMessageForArgumentScannerError(thrown, {
+      ArgumentParseError: ({ exception }) =>
+        exception instanceof Error ? exception.message : String(exception),
+    });
+  }
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+/** Builds the application. @param currentVersion - as package.json has it */
+export function buildApp(getCurrentVersion: () => Promise<string>): Application<CliContext> {
+  const root = buildRouteMap({
+    routes: { replay: replayCommand, verify: verifyCommand },
+    docs: { brief: "An IOMMU you can run, checked against recordings of real machines" },
+  });
+  return buildApplication<CliContext>(
+    root,
+    {
+      name: "iommukit",
+      scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
+      localization: { text },
+    },
+    {
+      help: help({
+        brief: "Print help and exit",
+        defaultForRouteMap: true,
+        global: true,
+        formatting: {
+          caseStyle: "convert-camel-to-kebab",
+          onlyRequiredInUsageLine: true,
+          useAliasInUsageLine: false,
+        },
+      }),
+      version: version({ info: { getCurrentVersion }, brief: "Print the version and exit" }),
+    },
+  );
+}

@@ -1,0 +1,42 @@
+import { describe, expect, it } from "vitest";
+import { policies } from "../recording/replay/policy.ts";
+import { parseDurationNs, parseIommu, parsePolicy, parseQueueSize } from "./arguments.ts";
+import { nearest } from "./nearest.ts";
+
+describe("flag values", () => {
+  it("knows every policy by its name", () => {
+    expect(policies.map(({ name }) => parsePolicy(name))).toEqual(policies);
+    expect(policies).toHaveLength(7);
+  });
+
+  it("suggests the nearest policy for a slip", () => {
+    expect(() => parsePolicy("lasy-mq")).toThrow(/no policy "lasy-mq"; did you mean "lazy-mq"/);
+    expect(() => parsePolicy("STRICT")).toThrow(/did you mean "strict"/);
+    expect(() => parsePolicy("zzzzzzzzz")).toThrow(/policies: passthrough, strict/);
+  });
+
+  it("reads times with their unit and refuses others", () => {
+    expect(["10ms", "1s", "500us", "1.5ms"].map(parseDurationNs)).toEqual([1e7, 1e9, 5e5, 1.5e6]);
+    for (const text of ["10", "ms", "-1ms", "0ms", "1e3s", "99999s", ""]) {
+      expect(() => parseDurationNs(text)).toThrow(/a time is a number/);
+    }
+  });
+
+  it("reads queue sizes from 2 on", () => {
+    expect(parseQueueSize("256")).toBe(256);
+    for (const text of ["1", "0", "-2", "2.5", "99999999", "x"]) {
+      expect(() => parseQueueSize(text)).toThrow(/2 to 2097152/);
+    }
+  });
+
+  it("names the kinds of IOMMU", () => {
+    expect(parseIommu("hardware")).toBe("hardware");
+    expect(() => parseIommu("hardwere")).toThrow(/did you mean "hardware"/);
+  });
+});
+
+describe("nearest", () => {
+  it("offers nothing for a word that resembles none", () => {
+    expect(nearest("completely-else", ["replay", "verify"])).toBeNull();
+  });
+});

@@ -1,0 +1,50 @@
+/** Reads the values of flags; each message says what was wrong and what is accepted. */
+import { type Policy, policyNamed, policyNames } from "../recording/replay/policy.ts";
+import { type IommuKind, iommuKinds } from "../recording/replay/result.ts";
+import { suggestion } from "./nearest.ts";
+
+/** Slots that a flush queue may have at most; 64 times the largest of Linux. */
+const QUEUE_SLOTS_MAX = 2 ** 21;
+const DURATION_NS_MAX = 3600e9;
+
+/** A policy by its name. @throws Error that names the nearest one */
+export function parsePolicy(text: string): Policy {
+  const policy = policyNamed(text);
+  if (policy !== undefined) return policy;
+  throw new Error(
+    `there is no policy "${text}"${suggestion(text, policyNames)}\n` +
+      `  policies: ${policyNames.join(", ")}`,
+  );
+}
+
+/** The kind of IOMMU. @throws Error that names the kinds */
+export function parseIommu(text: string): IommuKind {
+  const kind = iommuKinds.find((candidate) => candidate === text);
+  if (kind !== undefined) return kind;
+  throw new Error(
+    `there is no IOMMU kind "${text}"${suggestion(text, iommuKinds)}\n` +
+      `  kinds: ${iommuKinds.join(", ")}`,
+  );
+}
+
+/** Slots of a flush queue: a whole number from 2 on, since one slot always stays free. */
+export function parseQueueSize(text: string): number {
+  const size = /^\d{1,8}$/.test(text) ? Number(text) : Number.NaN;
+  if (size >= 2 && size <= QUEUE_SLOTS_MAX) return size;
+  throw new Error(`a flush queue has 2 to ${QUEUE_SLOTS_MAX} slots, not "${text}"`);
+}
+
+const nsByUnit = new Map([
+  ["ns", 1],
+  ["us", 1e3],
+  ["ms", 1e6],
+  ["s", 1e9],
+]);
+
+/** A time with its unit, in nanoseconds: `10ms`, `1s`, `500us`. */
+export function parseDurationNs(text: string): number {
+  const match = /^(\d{1,12}(?:\.\d{1,9})?)(ns|us|ms|s)$/.exec(text);
+  const ns = match === null ? Number.NaN : Number(match[1]) * nsByUnit.get(match[2]!)!;
+  if (ns >= 1 && ns <= DURATION_NS_MAX) return Math.round(ns);
+  throw new Error(`a time is a number with ns, us, ms or s, such as 10ms, not "${text}"`);
+}
