@@ -1,0 +1,275 @@
+/**
+ * What a page-table format is: geometry and bit positions as data, and the few pure functions that
+ * data cannot express. One mapper and one walker serve every format.
+ *
+ * Levels count from the leaves: level 0 holds the smallest pages. An entry is 64 bits, kept as two
+ * 32-bit words, low word first. All formats are objects of one class, so that the code that reads
+ * their fields sees one shape.
+ *
+ *     frame number of an I/O virtual address
+ *      … | index at level 2 | index at level 1 | index at level 0 | (below the granule)
+ *          maskOf[2]<<shiftOf[2]                 maskOf[0]<<shiftOf[0]
+ *
+ * Source of the abstraction: drivers/iommu/generic_pt/pt_common.h.
+ */
+import { assert } from "../../errors.ts";
+import { alignDown, highHalfOf, lowHalfOf, PAGE_SHIFT, PFN_LAST } from "../../units.ts";
+
+/** No format has more levels. */
+export const LEVELS_MAX = 6;
+
+/** What an entry that is present stands for. */
+export const EntryKind = {
+  /** An encoding that the specification reserves: the hardware faults. */
+  RESERVED: 0,
+  /** A page of the level's own size. */
+  LEAF: 1,
+  /** A pointer to a table of the next level below. */
+  TABLE: 2,
+  /** One of several equal entries that make one larger page; its size is in its address. */
+  CONTIGUOUS: 3,
+  /** A pointer to a table further below; the type field holds that table's level plus one. */
+  SKIP: 4,
+} as const;
+
+/** The two words of an entry, signed or unsigned. */
+export interface EntryWords {
+  low: number;
+  high: number;
+}
+
+/** Where a format keeps the dirty state of a leaf. */
+export interface DirtyLayout {
+  readonly lowMask: number;
+  readonly highMask: number;
+  /** A leaf is dirty when its masked words equal these. */
+  readonly lowDirty: number;
+  readonly highDirty: number;
+  /** Bits of the low word to invert to make a dirty leaf clean, or a clean writable one dirty. */
+  readonly lowFlip: number;
+}
+
+/** What a format file declares. */
+export interface FormatSpec {
+  readonly name: string;
+  /** Whose rules the kernel's driver follows: generic page tables take ranges, io-pgtable pages. */
+  readonly style: "range" | "pages";
+  /** log2 of the smallest page in bytes. */
+  readonly granuleShift: number;
+  /** Index bits of each level, leaf first; its length is the number of levels. */
+  readonly indexBits: readonly number[];
+  /** The level that a new table starts at; below the last one for a top that grows. */
+  readonly topLevel: number;
+  readonly tableOrder: number;
+  readonly rootOrder: number;
+  /** Width of an I/O virtual address in bits. */
+  readonly inputBits: number;
+  /** Whether addresses are sign-extended, so that half of them lie at the top of 64 bits. */
+  readonly signExtend: boolean;
+  /** Width of a physical address in bits. */
+  readonly outputBits: number;
+  /** Sizes a leaf may have, log2 of bytes, ascending. */
+  readonly pageShifts: readonly number[];
+  /** An entry is present when one of these bits of the low word is set. */
+  readonly presentLow: number;
+  readonly typeShift: number;
+  readonly typeMask: number;
+  /** For each level, the {@link EntryKind} of each value of the type field. */
+  readonly kinds: readonly (readonly number[])[];
+  readonly addressLow: number;
+  readonly addressHigh: number;
+  /** Whether physical address bits 51:48 are kept in bits 15:12. */
+  readonly addressFold: boolean;
+  /** Attributes of a table entry, for each level. */
+  readonly tableLow: readonly number[];
+  readonly tableHigh: number;
+  readonly dirty: DirtyLayout | null;
+  /**
+   * The words of a leaf at physical address 0.
+   *
+   * @param prot - bits of `Prot`
+   * @returns an errno, 0 on success
+   */
+  encodeLeaf(prot: number, level: number, pageShift: number, out: EntryWords): number;
+  /**
+   * The rights of a leaf, also limited by the tables above it.
+   *
+   * @param tablesAnd - table entries of the walk combined by AND; all ones when there was none
+   * @param tablesOrHigh - high words of the table entries combined by OR
+   */
+  decodeProt(
+    low: number,
+    high: number,
+    tablesAndLow: number,
+    tablesAndHigh: number,
+    tablesOrHigh: number,
+  ): number;
+}
+
+/** A page-table format, ready for use. */
+export class PageTableFormat {
+  readonly name: string;
+  readonly style: "range" | "pages";
+  readonly granuleShift: number;
+  readonly levels: number;
+  readonly topLevel: number;
+  readonly topLevelMax: number;
+  readonly tableOrder: number;
+  readonly rootOrder: number;
+  readonly inputBits: number;
+  readonly signExtend: boolean;
+  readonly outputBits: number;
+  readonly pageShifts: readonly number[];
+  readonly presentLow: number;
+  readonly typeShift: number;
+  readonly typeMask: number;
+  readonly addressLow: number;
+  readonly addressHigh: number;
+  readonly addressFold: boolean;
+  readonly tableLow: readonly number[];
+  readonly tableHigh: number;
+  readonly dirty: DirtyLayout | null;
+  readonly encodeLeaf: FormatSpec["encodeLeaf"];
+  readonly decodeProt: FormatSpec["decodeProt"];
+  /** log2 of the frames that one entry of a level spans. */
+  readonly shiftOf: Int32Array;
+  /** Highest index of a level. */
+  readonly maskOf: Int32Array;
+  /** Level that a page size is a leaf of, by log2 of bytes; −1 for no leaf size. */
+  readonly levelOfShift = new Int8Array(64).fill(-1);
+  /** Kinds by `level * 8 + type`. */
+  readonly kinds = new Uint8Array(LEVELS_MAX * 8);
+  /** First frame number that a physical address cannot have. */
+  readonly physEnd: number;
+
+  constructor(spec: FormatSpec) {
+    assert(spec.indexBits.length <= LEVELS_MAX, "a format has at most six levels");
+    assert(spec.topLevel < spec.indexBits.length, "the top is one of the levels");
+    assert(spec.pageShifts.length >= 1, "a format has a page size");
+    this.name = spec.name;
+    this.style = spec.style;
+    this.granuleShift = spec.granuleShift;
+    this.levels = spec.indexBits.length;
+    this.topLevel = spec.topLevel;
+    this.topLevelMax = spec.indexBits.length - 1;
+    this.tableOrder = spec.tableOrder;
+    this.rootOrder = spec.rootOrder;
+    this.inputBits = spec.inputBits;
+    this.signExtend = spec.signExtend;
+    this.outputBits = spec.outputBits;
+    this.pageShifts = spec.pageShifts;
+    this.presentLow = spec.presentLow;
+    this.typeShift = spec.typeShift;
+    this.typeMask = spec.typeMask;
+    this.addressLow = spec.addressLow;
+    this.addressHigh = spec.addressHigh;
+    this.addressFold = spec.addressFold;
+    this.tableLow = spec.tableLow;
+    this.tableHigh = spec.tableHigh;
+    this.dirty = spec.dirty;
+    this.encodeLeaf = spec.encodeLeaf;
+    this.decodeProt = spec.decodeProt;
+    this.physEnd = 2 ** (spec.outputBits - PAGE_SHIFT);
+    this.shiftOf = new Int32Array(this.levels);
+    this.maskOf = new Int32Array(this.levels);
+    let shift = spec.granuleShift - PAGE_SHIFT;
+    for (let level = 0; level < this.levels; level += 1) {
+      this.shiftOf[level] = shift;
+      this.maskOf[level] = 2 ** spec.indexBits[level]! - 1;
+      shift += spec.indexBits[level]!;
+      for (let type = 0; type <= spec.typeMask; type += 1) {
+        this.kinds[level * 8 + type] = spec.kinds[level]![type]!;
+      }
+    }
+    for (const pageShift of spec.pageShifts) this.#addPageShift(pageShift);
+  }
+
+  /** Number of frames that a table of this level spans. */
+  framesBelow(level: number): number {
+    return (this.maskOf[level]! + 1) * 2 ** this.shiftOf[level]!;
+  }
+
+  /** Last frame of the address space; with sign extension, of its lower half. */
+  get lastPfn(): number {
+    return 2 ** (this.inputBits - PAGE_SHIFT - (this.signExtend ? 1 : 0)) - 1;
+  }
+
+  /** Whether frames `first` … `last` can be mapped, a growing top being grown as far as it goes. */
+  spans(firstPfn: number, lastPfn: number): boolean {
+    if (lastPfn <= this.lastPfn) return true;
+    return this.signExtend && firstPfn >= PFN_LAST - this.lastPfn;
+  }
+
+  #addPageShift(pageShift: number): void {
+    const order = pageShift - PAGE_SHIFT;
+    let level = this.levels - 1;
+    while (level > 0 && this.shiftOf[level]! > order) level -= 1;
+    assert(order >= this.shiftOf[0]!, "a page is not smaller than the granule");
+    this.levelOfShift[pageShift] = level;
+  }
+}
+
+/**
+ * Index of the entry of a level that spans a frame.
+ *
+ * @param low - bits 31 … 0 of the frame number
+ * @param high - its bits 51 … 32
+ * @param shift - `shiftOf` the level
+ * @param mask - `maskOf` the level
+ */
+export function entryIndex(low: number, high: number, shift: number, mask: number): number {
+  if (shift >= 32) return (high >>> (shift - 32)) & mask;
+  return ((low >>> shift) | ((high << 1) << (31 - shift))) & mask;
+}
+
+/** Bits 51 … 32 of a frame number. */
+export function highBits(pfn: number): number {
+  return (pfn / 2 ** 32) >>> 0;
+}
+
+/** The address bits of an entry that points at frame `pfn`: its low word. */
+export function addressLowOf(format: PageTableFormat, pfn: number): number {
+  const low = lowHalfOf(pfn) | 0;
+  if (!format.addressFold) return low;
+  return low | ((Math.floor(pfn / 2 ** 36) & 0xf) << 12);
+}
+
+/** The address bits of an entry that points at frame `pfn`: its high word. */
+export function addressHighOf(format: PageTableFormat, pfn: number): number {
+  return highHalfOf(pfn) & format.addressHigh;
+}
+
+/** The frame number in an entry's address bits, low bits of a large page included. */
+export function entryPfn(format: PageTableFormat, low: number, high: number): number {
+  const pfn = ((low & format.addressLow) >>> PAGE_SHIFT) + (high & format.addressHigh) * 2 ** 20;
+  return format.addressFold ? pfn + ((low >>> PAGE_SHIFT) & 0xf) * 2 ** 36 : pfn;
+}
+
+/**
+ * Size of a page that several equal entries make: twice the size that the ones from address bit 12
+ * upwards cover.
+ *
+ * @returns log2 of bytes, 13 … 52; 64 when no bit of the address is zero
+ */
+export function contiguousShift(low: number, high: number): number {
+  const zerosLow = ~low & 0xffff_f000;
+  if (zerosLow !== 0) return 32 - Math.clz32(zerosLow & -zerosLow);
+  const zerosHigh = ~high & 0x000f_ffff;
+  if (zerosHigh !== 0) return 64 - Math.clz32(zerosHigh & -zerosHigh);
+  return 64;
+}
+
+/** The first frame of the page of 2^pageShift bytes that the address bits of a leaf name. */
+export function leafPfn(
+  format: PageTableFormat,
+  low: number,
+  high: number,
+  pageShift: number,
+): number {
+  return alignDown(entryPfn(format, low, high), 2 ** (pageShift - PAGE_SHIFT));
+}
+
+/** Index bits for a format with tables of 512 entries. */
+export function nineBitLevels(levels: number): number[] {
+  return Array.from({ length: levels }, () => 9);
+}

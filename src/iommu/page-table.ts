@@ -1,0 +1,198 @@
+/**
+ * A domain's page table: one mapper, one unmapper and one walker over real tables in a page pool.
+ *
+ * All addresses and lengths are 4 KiB frames. Two styles of call, as in Linux: `map` and `unmap`
+ * take ranges and follow drivers/iommu/generic_pt; `mapPages` and `unmapPages` take runs of one
+ * page size and follow drivers/iommu/io-pgtable-arm.c. The layouts are in `formats/`.
+ *
+ *     const table = new PageTable({ format: vtdSecondStage({ levels: 4 }), pool, node: 0 });
+ *     table.map(0x1000, 0x8_0000, 512, PROT_RW); // 0; one 2 MiB leaf
+ *     table.iovaToPhys(0x1001); // 0x8_0001
+ *
+ * Call order around invalidation: `unmap` puts tables on the gather; the caller invalidates, then
+ * calls `freeTables`. After a `map` that replaced tables ({@link PageTable.replaced}) the caller
+ * does the same at once. A `map` may change `rootPfn` and `topLevel` of a format whose top grows.
+ */
+import { assert } from "../errors.ts";
+import type { PagePool } from "../memory/page-pool.ts";
+import { type Meter, NULL_METER } from "../meter.ts";
+import { PAGE_BYTES } from "../units.ts";
+import type { PageTableFormat } from "./formats/format.ts";
+import type { IotlbGather, TableList } from "./gather.ts";
+import { TableMapper } from "./table-map.ts";
+import { TableTree } from "./table-tree.ts";
+import { TableUnmapper } from "./table-unmap.ts";
+import { TableWalker, WalkResult } from "./table-walk.ts";
+
+/** What a page table is made of. */
+export interface PageTableOptions {
+  readonly format: PageTableFormat;
+  readonly pool: PagePool;
+  /** NUMA node preferred for every table; −1 or none for the pool's first. */
+  readonly node?: number;
+  readonly meter?: Meter;
+}
+
+/** The page table of one domain. */
+export class PageTable {
+  readonly format: PageTableFormat;
+  readonly #tree: TableTree;
+  readonly #mapper: TableMapper;
+  readonly #unmapper: TableUnmapper;
+  readonly #walker: TableWalker;
+  readonly #result = new WalkResult();
+  readonly #quietWalker: TableWalker;
+
+  /**
+   * @param tree - only for {@link PageTable.create}
+   * @throws AssertionError when the pool has no room for the top table
+   */
+  constructor(options: PageTableOptions, tree: TableTree = createTree(options)) {
+    assert(tree.rootPfn >= 0, "the pool has room for the top table");
+    this.format = options.format;
+    this.#tree = tree;
+    this.#mapper = new TableMapper(tree);
+    this.#unmapper = new TableUnmapper(tree);
+    this.#walker = new TableWalker(options.format, options.pool, tree.meter);
+    this.#quietWalker = new TableWalker(options.format, options.pool, NULL_METER);
+  }
+
+  /** A page table, or null (ENOMEM) when the pool has no room for its top. */
+  static create(options: PageTableOptions): PageTable | null {
+    const tree = createTree(options);
+    return tree.rootPfn < 0 ? null : new PageTable(options, tree);
+  }
+
+  /** Page sizes that can be mapped, log2 of bytes, ascending. */
+  get pageShifts(): readonly number[] {
+    return this.format.pageShifts;
+  }
+
+  /** First frame that can be mapped. */
+  get apertureStartPfn(): number {
+    return 0;
+  }
+
+  /** Last frame that can be mapped; with sign extension, the last of the lower half. */
+  get apertureLastPfn(): number {
+    return this.format.lastPfn;
+  }
+
+  /** First frame of the top table; −1 after {@link destroy}. */
+  get rootPfn(): number {
+    return this.#tree.rootPfn;
+  }
+
+  /** Level of the top table, counted from 0 at the leaves. */
+  get topLevel(): number {
+    return this.#tree.topLevel;
+  }
+
+  /** Frames that the last map really mapped, also when it failed part-way. */
+  get mappedPages(): number {
+    return this.#mapper.mappedPages;
+  }
+
+  /** Tables that the last maps replaced by large leaves, with their range; taken by the caller. */
+  get replaced(): IotlbGather {
+    return this.#mapper.replaced;
+  }
+
+  /**
+   * Maps `pages` frames with the largest pages that fit.
+   *
+   * @param prot - bits of `Prot`
+   * @returns an errno, 0 on success: EINVAL (no rights, no length), EOVERFLOW (wraps), ERANGE
+   *   (outside the aperture or the physical width), ENXIO (no page size fits), EADDRINUSE
+   *   (occupied), ENOMEM; {@link mappedPages} tells how far it came
+   */
+  map(iovaPfn: number, physPfn: number, pages: number, prot: number): number {
+    return this.#mapper.map(iovaPfn, physPfn, pages, prot);
+  }
+
+  /**
+   * Maps `count` pages of 2^pageShift bytes.
+   *
+   * @returns an errno, 0 on success: EINVAL (no such size, misaligned, no rights), ERANGE, EEXIST
+   *   (a live leaf is in the way), ENOMEM; {@link mappedPages} tells how far it came
+   */
+  mapPages(
+    iovaPfn: number,
+    physPfn: number,
+    pageShift: number,
+    count: number,
+    prot: number,
+  ): number {
+    return this.#mapper.mapPages(iovaPfn, physPfn, pageShift, count, prot);
+  }
+
+  /**
+   * Unmaps `pages` frames. Only tables are put on the gather; what range to invalidate, and
+   * whether to sync early, is the driver's decision.
+   *
+   * @returns frames unmapped from `iovaPfn` on: 0 inside a larger page or on a hole, fewer at a
+   *   hole, more when the last page is larger
+   */
+  unmap(iovaPfn: number, pages: number, gather: IotlbGather): number {
+    return this.#unmapper.unmap(iovaPfn, pages, gather);
+  }
+
+  /** Unmaps `count` pages of 2^pageShift bytes. @returns frames unmapped; stops at a hole */
+  unmapPages(iovaPfn: number, pageShift: number, count: number, gather: IotlbGather): number {
+    return this.#unmapper.unmapPages(iovaPfn, pageShift, count, gather);
+  }
+
+  /** Walks from the top as the hardware does. @returns whether a page was found */
+  walk(iovaPfn: number, out: WalkResult): boolean {
+    return this.#walker.walk(this.#tree.rootPfn, this.#tree.topLevel, iovaPfn, out);
+  }
+
+  /** Walks from the table of `level` at `tablePfn`, as found by an earlier walk. */
+  walkFrom(level: number, tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
+    return this.#walker.walkFrom(level, tablePfn, iovaPfn, out);
+  }
+
+  /** The frame that a frame maps to, or −1. The CPU looks: no step is reported. */
+  iovaToPhys(iovaPfn: number): number {
+    const { rootPfn, topLevel } = this.#tree;
+    this.#quietWalker.walk(rootPfn, topLevel, iovaPfn, this.#result);
+    return this.#result.physPfn;
+  }
+
+  /** Gives back tables that no walker can hold any more. */
+  freeTables(tables: TableList): void {
+    for (const pfn of tables) this.#tree.freePending(pfn);
+  }
+
+  /** Gives every table of the tree back; the table is unusable afterwards. */
+  destroy(): void {
+    this.#tree.destroy();
+  }
+
+  /** Tables that are part of the tree at a level. */
+  tableCount(level: number): number {
+    return this.#tree.tableCounts[level] ?? 0;
+  }
+
+  /** Tables cut off and not freed yet. */
+  get pendingTables(): number {
+    return this.#tree.pendingTables;
+  }
+
+  /** Bytes of tables held, pending ones included. */
+  get tableBytes(): number {
+    return this.#tree.frames * PAGE_BYTES;
+  }
+
+  /** The most bytes of tables that were held at once. */
+  get tableBytesPeak(): number {
+    return this.#tree.framesPeak * PAGE_BYTES;
+  }
+}
+
+function createTree(options: PageTableOptions): TableTree {
+  const { format, pool, node = -1, meter = NULL_METER } = options;
+  const tree = new TableTree(format, pool, node, meter);
+  tree.rootPfn = tree.allocateTable(format.topLevel, format.rootOrder);
+  return tree;
+}

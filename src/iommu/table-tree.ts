@@ -1,0 +1,163 @@
+/**
+ * The tables of one domain: where the root is, how many tables there are, where new ones come from.
+ *
+ * Source: drivers/iommu/generic_pt/iommu_pt.h:_table_alloc (every table of a domain's life comes
+ * from one preferred node, the top included). Mapper and unmapper work on this state.
+ */
+
+import { createLocation, type FrameLocation, type PagePool } from "../memory/page-pool.ts";
+import { type Meter, Step } from "../meter.ts";
+import { PAGE_BYTES } from "../units.ts";
+import {
+  addressHighOf,
+  addressLowOf,
+  EntryKind,
+  entryPfn,
+  LEVELS_MAX,
+  type PageTableFormat,
+} from "./formats/format.ts";
+import type { IotlbGather } from "./gather.ts";
+
+/** Tables of one domain. */
+export class TableTree {
+  readonly format: PageTableFormat;
+  readonly pool: PagePool;
+  readonly node: number;
+  readonly meter: Meter;
+  /** First frame of the top table; −1 when there is none. */
+  rootPfn = -1;
+  topLevel: number;
+  /** Tables that are part of the tree, by level. */
+  readonly tableCounts = new Int32Array(LEVELS_MAX);
+  /** Tables that left the tree and wait for an invalidation before they are freed. */
+  pendingTables = 0;
+  /** Frames held, pending tables included. */
+  frames = 0;
+  framesPeak = 0;
+
+  constructor(format: PageTableFormat, pool: PagePool, node: number, meter: Meter) {
+    this.format = format;
+    this.pool = pool;
+    this.node = node;
+    this.meter = meter;
+    this.topLevel = format.topLevel;
+  }
+
+  /** Number of frames that the top table spans. */
+  get topFrames(): number {
+    return this.format.framesBelow(this.topLevel);
+  }
+
+  /** Whether frames `first` … `last` lie below the present top. */
+  spans(firstPfn: number, lastPfn: number): boolean {
+    if (!this.format.spans(firstPfn, lastPfn)) return false;
+    return this.topLevel === this.format.topLevelMax || lastPfn < this.topFrames;
+  }
+
+  /** Takes a zeroed table. @returns its first frame, or −1 when no memory is left */
+  allocateTable(level: number, order: number): number {
+    const pfn = this.pool.allocate(this.node, order);
+    if (pfn < 0) return -1;
+    this.tableCounts[level]! += 1;
+    this.frames += 2 ** order;
+    if (this.frames > this.framesPeak) this.framesPeak = this.frames;
+    this.meter.step(Step.tableAlloc, 2 ** order, this.pool.nodeOf(pfn));
+    return pfn;
+  }
+
+  /** Writes an entry that points from a table of `level` to the table at `pfn`. */
+  linkTable(at: FrameLocation, word: number, level: number, pfn: number): void {
+    const format = this.format;
+    at.words[word] = addressLowOf(format, pfn) | format.tableLow[level]!;
+    at.words[word + 1] = addressHighOf(format, pfn) | format.tableHigh;
+    this.meter.step(Step.entryWrite, 1, at.node);
+  }
+
+  /** Notes that a table of `level` was cut off from the tree. */
+  unlinkTable(level: number): void {
+    this.tableCounts[level]! -= 1;
+    this.pendingTables += 1;
+  }
+
+  /** Gives a table back that was cut off before. */
+  freePending(pfn: number): void {
+    this.pendingTables -= 1;
+    this.#free(pfn);
+  }
+
+  /** Gives back a table that was never linked. */
+  freeUnlinked(level: number, pfn: number): void {
+    this.tableCounts[level]! -= 1;
+    this.#free(pfn);
+  }
+
+  /** Finds the words of a table of this tree. */
+  locate(pfn: number, at: FrameLocation): void {
+    this.pool.locate(pfn, at);
+  }
+
+  /** What the entry with this low word, which is not empty, is at a level. */
+  kindOf(level: number, low: number): number {
+    const format = this.format;
+    return format.kinds[(level << 3) | ((low >>> format.typeShift) & format.typeMask)]!;
+  }
+
+  /** Whether a table or one below it holds a leaf. */
+  holdsLeaf(level: number, pfn: number): boolean {
+    const at = createLocation();
+    this.locate(pfn, at);
+    const end = at.index + 2 * (this.format.maskOf[level]! + 1);
+    for (let word = at.index; word < end; word += 2) {
+      const low = at.words[word]! | 0;
+      const high = at.words[word + 1]! | 0;
+      if ((low | high) === 0) continue;
+      if (this.kindOf(level, low) !== EntryKind.TABLE) return true;
+      if (this.holdsLeaf(level - 1, entryPfn(this.format, low, high))) return true;
+    }
+    return false;
+  }
+
+  /** Puts a table that was cut off, and all tables below it, on a gather's list. */
+  unlinkBelow(level: number, pfn: number, gather: IotlbGather): void {
+    if (level > 0)
+      this.#eachChild(level, pfn, (child) => this.unlinkBelow(level - 1, child, gather));
+    this.unlinkTable(level);
+    gather.addTable(pfn);
+  }
+
+  /** Gives every table of the tree back. Pending ones stay with whoever collected them. */
+  destroy(): void {
+    if (this.rootPfn < 0) return;
+    this.#destroyBelow(this.topLevel, this.rootPfn);
+    this.rootPfn = -1;
+  }
+
+  /** Bytes held at most at any time. */
+  get bytesPeak(): number {
+    return this.framesPeak * PAGE_BYTES;
+  }
+
+  #destroyBelow(level: number, pfn: number): void {
+    if (level > 0) this.#eachChild(level, pfn, (child) => this.#destroyBelow(level - 1, child));
+    this.freeUnlinked(level, pfn);
+  }
+
+  #eachChild(level: number, pfn: number, visit: (pfn: number) => void): void {
+    const at = createLocation();
+    this.locate(pfn, at);
+    const end = at.index + 2 * (this.format.maskOf[level]! + 1);
+    for (let word = at.index; word < end; word += 2) {
+      const low = at.words[word]! | 0;
+      const high = at.words[word + 1]! | 0;
+      if ((low | high) === 0 || this.kindOf(level, low) !== EntryKind.TABLE) continue;
+      visit(entryPfn(this.format, low, high));
+    }
+  }
+
+  #free(pfn: number): void {
+    const node = this.pool.nodeOf(pfn);
+    const frames = this.pool.free(pfn);
+    this.frames -= frames;
+    this.meter.step(Step.tableFree, frames, node);
+  }
+}
