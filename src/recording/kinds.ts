@@ -1,0 +1,126 @@
+/**
+ * The kinds of recording there are, and how each is told by a line of it. A further kind is a
+ * further row of {@link recordingKinds}.
+ */
+import { ascii, Cursor } from "./ascii.ts";
+import { readTraceHead, TraceHead } from "./trace-head.ts";
+
+/** Which reader reads a kind. */
+export type RecordingFamily = "trace" | "qemu-log" | "requests";
+
+/** One kind of recording. */
+export interface RecordingKind {
+  /** Public interface: the `kind` of a result. */
+  readonly name: string;
+  readonly family: RecordingFamily;
+  /** What it is, for messages. */
+  readonly title: string;
+  /** Whether a line, anywhere near the start, can only be of this kind. */
+  matches(bytes: Uint8Array, start: number, end: number): boolean;
+}
+
+const cursor = new Cursor();
+const head = new TraceHead();
+const BLANK = 0x20;
+const COLON = 0x3a;
+const BRACE = 0x7b;
+
+/** Bytes of a line that a search for a word looks at. */
+const SEARCH_BYTES_MAX = 4096;
+
+function startsWith(bytes: Uint8Array, start: number, end: number, word: Uint8Array): boolean {
+  cursor.set(bytes, start, end);
+  return cursor.takeWord(word);
+}
+
+function includes(bytes: Uint8Array, start: number, end: number, word: Uint8Array): boolean {
+  const last = Math.min(end, start + SEARCH_BYTES_MAX) - word.length;
+  for (let at = start; at <= last; at += 1) {
+    if (bytes[at] === word[0] && startsWith(bytes, at, end, word)) return true;
+  }
+  return false;
+}
+
+function isEventLine(bytes: Uint8Array, start: number, end: number): boolean {
+  cursor.set(bytes, start, end);
+  return readTraceHead(cursor, head) && head.nameEnd > head.nameStart;
+}
+
+const cpusIs = ascii("cpus=");
+const versionIs = ascii("version = ");
+const tracerIs = ascii("# tracer: ");
+const entriesIs = ascii("# entries-in-buffer/");
+const lostOnCpu = ascii("CPU:");
+const lostEvents = ascii("EVENTS]");
+const droppedEvents = ascii("EVENTS DROPPED]");
+const traceName = ascii("virtio_iommu_");
+const requestKey = ascii('"req"');
+const usedKey = ascii('"used_len"');
+const configKey = ascii('"config"');
+const featuresKey = ascii('"device_features"');
+
+/** All kinds; the first that matches a line wins. */
+export const recordingKinds: readonly RecordingKind[] = [
+  {
+    name: "qemu-virtio-iommu-log",
+    family: "qemu-log",
+    title: "log of QEMU's virtio_iommu_* trace events",
+    matches(bytes, start, end) {
+      let at = start;
+      // The back end's prefix `pid@sec.usec:` holds neither blanks nor letters.
+      while (at < end && at - start < 48 && bytes[at]! < 0x61 && bytes[at] !== BLANK) at += 1;
+      return startsWith(bytes, at, end, traceName) && (at === start || bytes[at - 1] === COLON);
+    },
+  },
+  {
+    name: "virtio-iommu-requests",
+    family: "requests",
+    title: "JSON lines of virtio-iommu requests",
+    matches(bytes, start, end) {
+      if (bytes[start] !== BRACE) return false;
+      return (
+        (includes(bytes, start, end, configKey) && includes(bytes, start, end, featuresKey)) ||
+        (includes(bytes, start, end, requestKey) && includes(bytes, start, end, usedKey))
+      );
+    },
+  },
+  {
+    name: "perf-script",
+    family: "trace",
+    title: "text of perf script",
+    matches(bytes, start, end) {
+      if (!isEventLine(bytes, start, end)) return false;
+      return bytes[head.nameStart - 1] === COLON;
+    },
+  },
+  {
+    name: "trace-cmd",
+    family: "trace",
+    title: "text of trace-cmd report",
+    matches(bytes, start, end) {
+      if (startsWith(bytes, start, end, cpusIs)) return true;
+      if (startsWith(bytes, start, end, versionIs)) return true;
+      if (includes(bytes, start, end, droppedEvents)) return bytes[start] !== BRACE;
+      // The name is padded to a column.
+      return isEventLine(bytes, start, end) && head.textStart - head.nameEnd > 2;
+    },
+  },
+  {
+    name: "ftrace",
+    family: "trace",
+    title: "text of tracefs' trace or trace_pipe",
+    matches(bytes, start, end) {
+      if (startsWith(bytes, start, end, tracerIs)) return true;
+      if (startsWith(bytes, start, end, entriesIs)) return true;
+      if (startsWith(bytes, start, end, lostOnCpu)) return includes(bytes, start, end, lostEvents);
+      return isEventLine(bytes, start, end);
+    },
+  },
+];
+
+/** The kind that a line shows, null when it shows none. */
+export function kindOfLine(bytes: Uint8Array, start: number, end: number): RecordingKind | null {
+  let first = start;
+  while (first < end && (bytes[first] === BLANK || bytes[first] === 0x09)) first += 1;
+  return recordingKinds.find((kind) => kind.matches(bytes, first, end)) ?? null;
+}
