@@ -9,13 +9,18 @@
  * Speed: see bench/virtqueue.bench.ts.
  */
 import { assert } from "../errors.ts";
-import { type MemoryView, viewOf } from "./memory-view.ts";
+import {
+  CHUNK_BYTES,
+  GuestRegion,
+  type RegionBacking,
+  SparseBudget,
+  ZEROS,
+} from "./guest-region.ts";
+import { copyBetween, type MemoryView } from "./memory-view.ts";
 
-/** Size of a sparse chunk. */
-const CHUNK_BYTES = 65_536;
-/** Backed regions are seen through views of twice this size that overlap, so none is ever crossed. */
-const BACKED_STRIDE = 2 ** 29;
 const SPARSE_BYTES_DEFAULT = 2 ** 30;
+/** Views found last are remembered by `floor(address / CHUNK_BYTES)` modulo this power of two. */
+const RECENT_COUNT = 256;
 /** Largest contiguous window: more than the largest part of a virtqueue needs. */
 export const WINDOW_BYTES_MAX = 2 ** 24;
 const TWO_32 = 2 ** 32;
@@ -30,13 +35,6 @@ export interface RegionInfo {
   readonly backing?: RegionBacking;
 }
 
-/** A window of a buffer that a region shows. */
-export interface RegionBacking {
-  readonly buffer: ArrayBufferLike;
-  /** A multiple of 8. */
-  readonly byteOffset: number;
-}
-
 /** What became of an {@link GuestMemory.addRegion}. */
 export type RegionResult = "added" | "misaligned" | "overlap" | "outside-address-space";
 
@@ -44,17 +42,6 @@ export type RegionResult = "added" | "misaligned" | "overlap" | "outside-address
 export interface Halves {
   low: number;
   high: number;
-}
-
-interface Region {
-  readonly start: number;
-  readonly end: number;
-  readonly stride: number;
-  readonly backing: RegionBacking | null;
-  /** Views by `floor(offset / stride)`. */
-  readonly chunks: Map<number, MemoryView>;
-  lastIndex: number;
-  lastChunk: MemoryView;
 }
 
 /** A byte address from its halves, or −1 when it is 2^53 or more and so no memory. */
@@ -72,23 +59,25 @@ export class GuestMemory {
   generation = 0;
   /** Offset into the view that {@link locate} returned last. */
   at = 0;
-  readonly #regions: Region[] = [];
-  readonly #sparseBytesMax: number;
-  readonly #zeros = viewOf(new ArrayBuffer(CHUNK_BYTES), 0, CHUNK_BYTES);
-  #sparseBytes = 0;
-  #last: Region | null = null;
+  readonly #regions: GuestRegion[] = [];
+  readonly #budget: SparseBudget;
+  #last: GuestRegion | null = null;
+  readonly #recentView: MemoryView[] = new Array(RECENT_COUNT).fill(ZEROS);
+  readonly #recentStart = new Float64Array(RECENT_COUNT);
+  /** Bytes of the view that belong to the region; −1 for an empty slot. */
+  readonly #recentBytes = new Float64Array(RECENT_COUNT).fill(-1);
 
   /**
    * @param sparseBytesMax - bound on what sparse regions may occupy together; writes that would
    *   pass it fail as if outside memory
    */
   constructor(sparseBytesMax = SPARSE_BYTES_DEFAULT) {
-    this.#sparseBytesMax = sparseBytesMax;
+    this.#budget = new SparseBudget(sparseBytesMax);
   }
 
   /** Bytes that sparse chunks occupy. */
   get sparseBytes(): number {
-    return this.#sparseBytes;
+    return this.#budget.bytes;
   }
 
   /** The regions there are, by address. */
@@ -116,16 +105,8 @@ export class GuestMemory {
     while (index < this.#regions.length && this.#regions[index]!.end <= start) index += 1;
     const next = this.#regions[index];
     if (next !== undefined && next.start < end) return "overlap";
-    this.#regions.splice(index, 0, {
-      start,
-      end,
-      stride: backing === null ? CHUNK_BYTES : BACKED_STRIDE,
-      backing,
-      chunks: new Map(),
-      lastIndex: -1,
-      lastChunk: this.#zeros,
-    });
-    this.generation += 1;
+    this.#regions.splice(index, 0, new GuestRegion(start, bytes, backing, this.#budget));
+    this.#changed();
     return "added";
   }
 
@@ -133,15 +114,10 @@ export class GuestMemory {
   removeRegion(start: number): boolean {
     const index = this.#regions.findIndex((region) => region.start === start);
     if (index < 0) return false;
-    const region = this.#regions[index]!;
-    if (region.backing === null) {
-      const buffers = new Set<ArrayBufferLike>();
-      for (const chunk of region.chunks.values()) buffers.add(chunk.u8.buffer);
-      for (const buffer of buffers) this.#sparseBytes -= buffer.byteLength;
-    }
+    this.#regions[index]!.dispose();
     this.#regions.splice(index, 1);
     this.#last = null;
-    this.generation += 1;
+    this.#changed();
     return true;
   }
 
@@ -166,17 +142,13 @@ export class GuestMemory {
    * @returns null when the range is not memory or crosses a chunk: use the copying methods then
    */
   locate(address: number, length: number, forWrite: boolean): MemoryView | null {
-    const region = this.#regionAt(address);
-    if (region === null || address + length > region.end) return null;
-    const offset = address - region.start;
-    const index = Math.floor(offset / region.stride);
-    const chunk =
-      index === region.lastIndex ? region.lastChunk : this.#chunkOf(region, index, forWrite);
-    if (chunk === null) return null;
-    const at = offset - index * region.stride;
-    if (at + length > chunk.u8.length) return null;
-    this.at = at;
-    return chunk;
+    const slot = (address / CHUNK_BYTES) & (RECENT_COUNT - 1);
+    const at = address - this.#recentStart[slot]!;
+    if (at >= 0 && at + length <= this.#recentBytes[slot]!) {
+      this.at = at | 0;
+      return this.#recentView[slot]!;
+    }
+    return this.#locateAnew(address, length, forWrite);
   }
 
   /**
@@ -193,7 +165,9 @@ export class GuestMemory {
     if (region.backing === null) {
       const first = Math.floor((address - region.start) / CHUNK_BYTES);
       const last = Math.floor((address + bytes - 1 - region.start) / CHUNK_BYTES);
-      if (!this.#join(region, first, last)) return null;
+      const outcome = region.join(first, last);
+      if (outcome === "refused") return null;
+      if (outcome === "moved") this.#changed();
     }
     return this.locate(address, bytes, true);
   }
@@ -282,14 +256,7 @@ export class GuestMemory {
       copyBetween(view, this.at, target, targetAt, length);
       return true;
     }
-    if (!this.contains(address, length)) return false;
-    for (let done = 0; done < length; ) {
-      const count = this.#pieceAt(address + done, length - done);
-      const piece = this.locate(address + done, count, false)!;
-      copyBetween(piece, this.at, target, targetAt + done, count);
-      done += count;
-    }
-    return true;
+    return this.#copyOutPieces(address, target, targetAt, length);
   }
 
   /**
@@ -305,6 +272,21 @@ export class GuestMemory {
       copyBetween(source, sourceAt, view, this.at, length);
       return true;
     }
+    return this.#copyInPieces(address, source, sourceAt, length);
+  }
+
+  #copyOutPieces(address: number, target: MemoryView, targetAt: number, length: number): boolean {
+    if (!this.contains(address, length)) return false;
+    for (let done = 0; done < length; ) {
+      const count = this.#pieceAt(address + done, length - done);
+      const piece = this.locate(address + done, count, false)!;
+      copyBetween(piece, this.at, target, targetAt + done, count);
+      done += count;
+    }
+    return true;
+  }
+
+  #copyInPieces(address: number, source: MemoryView, sourceAt: number, length: number): boolean {
     if (!this.contains(address, length)) return false;
     for (let done = 0; done < length; ) {
       const count = this.#pieceAt(address + done, length - done);
@@ -316,8 +298,32 @@ export class GuestMemory {
     return true;
   }
 
+  #changed(): void {
+    this.generation += 1;
+    this.#recentBytes.fill(-1);
+  }
+
+  #locateAnew(address: number, length: number, forWrite: boolean): MemoryView | null {
+    const region = this.#regionAt(address);
+    if (region === null || address + length > region.end) return null;
+    const offset = address - region.start;
+    const index = Math.floor(offset / region.stride);
+    const chunk = region.viewAt(index, forWrite);
+    if (chunk === null) return null;
+    const start = region.start + index * region.stride;
+    const bytes = Math.min(chunk.u8.length, region.end - start);
+    if (address - start + length > bytes) return null;
+    this.at = address - start;
+    if (chunk === ZEROS) return chunk;
+    const slot = (address / CHUNK_BYTES) & (RECENT_COUNT - 1);
+    this.#recentView[slot] = chunk;
+    this.#recentStart[slot] = start;
+    this.#recentBytes[slot] = bytes;
+    return chunk;
+  }
+
   /** The region that holds the byte, or null. */
-  #regionAt(address: number): Region | null {
+  #regionAt(address: number): GuestRegion | null {
     const last = this.#last;
     if (last !== null && address >= last.start && address < last.end) return last;
     let low = 0;
@@ -341,94 +347,4 @@ export class GuestMemory {
     const index = Math.floor(offset / region.stride);
     return Math.min(most, (index + 1) * region.stride - offset, region.end - address);
   }
-
-  /** The view at an index. Untouched sparse memory reads as a chunk of zeros. */
-  #chunkOf(region: Region, index: number, forWrite: boolean): MemoryView | null {
-    let chunk = region.chunks.get(index);
-    if (chunk === undefined) {
-      if (region.backing !== null) {
-        const from = index * BACKED_STRIDE;
-        const bytes = Math.min(2 * BACKED_STRIDE, region.end - region.start - from);
-        chunk = viewOf(region.backing.buffer, region.backing.byteOffset + from, bytes);
-      } else {
-        if (!forWrite) return this.#zeros;
-        if (this.#sparseBytes + CHUNK_BYTES > this.#sparseBytesMax) return null;
-        this.#sparseBytes += CHUNK_BYTES;
-        chunk = viewOf(new ArrayBuffer(CHUNK_BYTES), 0, CHUNK_BYTES);
-      }
-      region.chunks.set(index, chunk);
-    }
-    region.lastIndex = index;
-    region.lastChunk = chunk;
-    return chunk;
-  }
-
-  /** Makes sparse chunks `first` to `last` exist, side by side in one buffer. */
-  #join(region: Region, first: number, last: number): boolean {
-    const head = region.chunks.get(first);
-    const bytes = (last - first + 1) * CHUNK_BYTES;
-    if (head !== undefined && head.u8.length >= bytes) return true;
-    if (first === last) return this.#chunkOf(region, first, true) !== null;
-    return this.#joinAnew(region, first, last);
-  }
-
-  #joinAnew(region: Region, first: number, last: number): boolean {
-    // Chunks that were joined before bring their whole buffer along: it stays in one piece.
-    let from = first;
-    let to = last;
-    for (let index = first; index <= last; index += 1) {
-      const view = region.chunks.get(index);
-      if (view === undefined) continue;
-      const inBuffer = view.u8.byteOffset / CHUNK_BYTES;
-      from = Math.min(from, index - inBuffer);
-      to = Math.max(to, index - inBuffer + view.u8.buffer.byteLength / CHUNK_BYTES - 1);
-    }
-    const old = new Set<ArrayBufferLike>();
-    for (let index = from; index <= to; index += 1) {
-      const view = region.chunks.get(index);
-      if (view !== undefined) old.add(view.u8.buffer);
-    }
-    let grown = (to - from + 1) * CHUNK_BYTES;
-    for (const buffer of old) grown -= buffer.byteLength;
-    if (this.#sparseBytes + grown > this.#sparseBytesMax) return false;
-
-    const buffer = new ArrayBuffer((to - from + 1) * CHUNK_BYTES);
-    const bytes = new Uint8Array(buffer);
-    for (let index = from; index <= to; index += 1) {
-      const at = (index - from) * CHUNK_BYTES;
-      const view = region.chunks.get(index);
-      if (view !== undefined) bytes.set(view.u8.subarray(0, CHUNK_BYTES), at);
-      region.chunks.set(index, viewOf(buffer, at, buffer.byteLength - at));
-    }
-    this.#sparseBytes += grown;
-    region.lastIndex = -1;
-    this.generation += 1;
-    return true;
-  }
-}
-
-/** Copies between two views: by words where both sides are aligned, and short copies by bytes. */
-function copyBetween(
-  source: MemoryView,
-  sourceAt: number,
-  target: MemoryView,
-  targetAt: number,
-  length: number,
-): void {
-  if (length > 256) {
-    target.u8.set(source.u8.subarray(sourceAt, sourceAt + length), targetAt);
-    return;
-  }
-  let done = 0;
-  if (((sourceAt | targetAt) & 3) === 0) {
-    const words = length >> 2;
-    const sourceWord = sourceAt >> 2;
-    const targetWord = targetAt >> 2;
-    const from = source.u32;
-    const to = target.u32;
-    for (let index = 0; index < words; index += 1)
-      to[targetWord + index] = from[sourceWord + index]!;
-    done = words << 2;
-  }
-  for (; done < length; done += 1) target.u8[targetAt + done] = source.u8[sourceAt + done]!;
 }

@@ -31,3 +31,29 @@ export function viewOf(buffer: ArrayBufferLike, byteOffset: number, bytes: numbe
 export function newView(bytes: number): MemoryView {
   return viewOf(new ArrayBuffer((bytes + 7) & ~7), 0, bytes);
 }
+
+/** Copies between two views: by words where both sides are aligned, and short copies by bytes. */
+export function copyBetween(
+  source: MemoryView,
+  sourceAt: number,
+  target: MemoryView,
+  targetAt: number,
+  length: number,
+): void {
+  if (length > 256) {
+    target.u8.set(source.u8.subarray(sourceAt, sourceAt + length), targetAt);
+    return;
+  }
+  let done = 0;
+  if (((sourceAt | targetAt) & 3) === 0) {
+    const words = length >> 2;
+    const sourceWord = sourceAt >> 2;
+    const targetWord = targetAt >> 2;
+    const from = source.u32;
+    const to = target.u32;
+    for (let index = 0; index < words; index += 1)
+      to[targetWord + index] = from[sourceWord + index]!;
+    done = words << 2;
+  }
+  for (; done < length; done += 1) target.u8[targetAt + done] = source.u8[sourceAt + done]!;
+}

@@ -320,10 +320,11 @@ export class DeviceQueue {
           return this.#malformed("buffer-outside-memory", index);
         if (isWritable) chain.addWritable(address, length);
         else chain.addReadable(address, length);
-        if (chain.readableBytes + chain.writableBytes > CHAIN_BYTES_MAX)
-          return this.#malformed("chain-bytes", index);
       }
-      if ((flags & NEXT) === 0) return true;
+      if ((flags & NEXT) === 0) {
+        if (chain.readableBytes + chain.writableBytes <= CHAIN_BYTES_MAX) return true;
+        return this.#malformed("chain-bytes", head);
+      }
       index = last >>> 16;
       if (index >= limit) return this.#malformed("next-range", index);
     }
