@@ -183,7 +183,6 @@ export class AllocationReader {
     if (count > 0) this.#freeWhole(event, pages, count);
     else if (this.#live.overlapping(iovaPfn, pages) >= 0) this.#freeParts(event, pages);
     else this.#freeUnknown(event, iovaPfn, pages);
-    this.#seen.add(iovaPfn, pages);
     this.#drain();
   }
 
@@ -306,6 +305,7 @@ export class AllocationReader {
   }
 
   #freeBefore(event: TraceEvent, iovaPfn: number, pages: number): void {
+    this.#seen.add(event.iovaPfn, event.unmappedPages);
     this.counts.before += 1;
     this.counts.beforePages += pages;
     this.#range.iovaPfn = iovaPfn;

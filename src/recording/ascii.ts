@@ -10,6 +10,19 @@ export function ascii(text: string): Uint8Array {
   return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
 }
 
+/** A text to compare with, cut into words of four bytes and a rest. */
+export class Literal {
+  readonly bytes: Uint8Array;
+  readonly words: Int32Array;
+
+  constructor(text: string) {
+    this.bytes = ascii(text);
+    const view = new DataView(this.bytes.buffer);
+    const count = this.bytes.length >> 2;
+    this.words = Int32Array.from({ length: count }, (_, index) => view.getInt32(index * 4));
+  }
+}
+
 const nibbles = new Int8Array(256).fill(-1);
 for (let digit = 0; digit < 16; digit += 1) {
   nibbles[digit.toString(16).charCodeAt(0)] = digit;
@@ -24,6 +37,10 @@ export function nibbleOf(byte: number): number {
 const SPACE = 0x20;
 const TAB = 0x09;
 const TWO_52 = 2 ** 52;
+/** The text `0000`. */
+const FOUR_ZEROS = 0x3030_3030;
+/** Four blanks. */
+const FOUR_BLANKS = 0x2020_2020;
 
 /** Walks a line. Every `take…` returns false, and leaves the cursor anywhere, on a mismatch. */
 export class Cursor {
@@ -37,20 +54,33 @@ export class Cursor {
   value = 0;
 
   set(bytes: Uint8Array, start: number, end: number): void {
-    this.bytes = bytes;
+    if (bytes !== this.bytes) {
+      this.bytes = bytes;
+      this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    }
     this.at = start;
     this.end = end;
   }
 
+  #view: DataView = new DataView(new ArrayBuffer(0));
+
   /** Takes exactly the given bytes. */
-  takeWord(word: Uint8Array): boolean {
-    const { bytes, at } = this;
-    const length = word.length;
-    if (this.end - at < length) return false;
-    for (let index = 0; index < length; index += 1) {
-      if (bytes[at + index] !== word[index]) return false;
+  take(literal: Literal): boolean {
+    const { bytes, words } = literal;
+    const length = bytes.length;
+    const start = this.at;
+    if (this.end - start < length) return false;
+    const view = this.#view;
+    const count = words.length;
+    let at = start;
+    for (let index = 0; index < count; index += 1) {
+      if (view.getInt32(at) !== words[index]) return false;
+      at += 4;
     }
-    this.at = at + length;
+    for (let index = count * 4; index < length; index += 1) {
+      if (this.bytes[start + index] !== bytes[index]) return false;
+    }
+    this.at = start + length;
     return true;
   }
 
@@ -58,26 +88,52 @@ export class Cursor {
   skipBlanks(): void {
     const { bytes, end } = this;
     let at = this.at;
+    const view = this.#view;
+    while (at + 4 <= end && view.getInt32(at) === FOUR_BLANKS) at += 4;
     while (at < end && (bytes[at] === SPACE || bytes[at] === TAB)) at += 1;
     this.at = at;
   }
 
   /** Takes 1 to 16 hexadecimal digits, without `0x`, into `pfn` and `offset`. */
   takeHex(): boolean {
-    const { bytes, end } = this;
-    let at = this.at;
-    let high = 0;
+    const { bytes, end, at: start } = this;
+    let at = start;
+    const half = Math.min(end, start + 8);
     let low = 0;
-    const limit = Math.min(end, at + 17);
-    while (at < limit) {
-      const digit = nibbles[bytes[at]!]!;
-      if (digit < 0) break;
-      high = (high << 4) | (low >>> 28);
-      low = (low << 4) | digit;
-      at += 1;
+    let digit = 0;
+    // Most addresses are printed with eight zeros in front.
+    if (start + 8 < end && this.#view.getInt32(at) === FOUR_ZEROS) {
+      at = this.#view.getInt32(at + 4) === FOUR_ZEROS ? start + 8 : start + 4;
     }
-    const digits = at - this.at;
-    if (digits === 0 || digits > 16) return false;
+    for (; at < half; at += 1) {
+      digit = nibbles[bytes[at]!]!;
+      if (digit < 0) break;
+      low = (low << 4) | digit;
+    }
+    let high = 0;
+    if (at === start + 8) {
+      // Eight digits are full: what follows shifts the first ones into the upper half.
+      const first = low;
+      const last = Math.min(end, start + 17);
+      low = 0;
+      for (; at < last; at += 1) {
+        digit = nibbles[bytes[at]!]!;
+        if (digit < 0) break;
+        low = (low << 4) | digit;
+      }
+      const digits = at - start - 8;
+      if (digits > 8) return false;
+      if (digits === 8) {
+        high = first;
+      } else if (digits > 0) {
+        high = first >>> (32 - 4 * digits);
+        low |= first << (4 * digits);
+      } else {
+        low = first;
+      }
+    } else if (at === start) {
+      return false;
+    }
     this.at = at;
     this.pfn = (high >>> 0) * 0x10_0000 + (low >>> 12);
     this.offset = low & 0xfff;

@@ -2,7 +2,7 @@
  * The kinds of recording there are, and how each is told by a line of it. A further kind is a
  * further row of {@link recordingKinds}.
  */
-import { ascii, Cursor } from "./ascii.ts";
+import { Cursor, Literal } from "./ascii.ts";
 import { readTraceHead, TraceHead } from "./trace-head.ts";
 
 /** Which reader reads a kind. */
@@ -28,15 +28,15 @@ const BRACE = 0x7b;
 /** Bytes of a line that a search for a word looks at. */
 const SEARCH_BYTES_MAX = 4096;
 
-function startsWith(bytes: Uint8Array, start: number, end: number, word: Uint8Array): boolean {
+function startsWith(bytes: Uint8Array, start: number, end: number, word: Literal): boolean {
   cursor.set(bytes, start, end);
-  return cursor.takeWord(word);
+  return cursor.take(word);
 }
 
-function includes(bytes: Uint8Array, start: number, end: number, word: Uint8Array): boolean {
-  const last = Math.min(end, start + SEARCH_BYTES_MAX) - word.length;
+function includes(bytes: Uint8Array, start: number, end: number, word: Literal): boolean {
+  const last = Math.min(end, start + SEARCH_BYTES_MAX) - word.bytes.length;
   for (let at = start; at <= last; at += 1) {
-    if (bytes[at] === word[0] && startsWith(bytes, at, end, word)) return true;
+    if (bytes[at] === word.bytes[0] && startsWith(bytes, at, end, word)) return true;
   }
   return false;
 }
@@ -46,18 +46,18 @@ function isEventLine(bytes: Uint8Array, start: number, end: number): boolean {
   return readTraceHead(cursor, head) && head.nameEnd > head.nameStart;
 }
 
-const cpusIs = ascii("cpus=");
-const versionIs = ascii("version = ");
-const tracerIs = ascii("# tracer: ");
-const entriesIs = ascii("# entries-in-buffer/");
-const lostOnCpu = ascii("CPU:");
-const lostEvents = ascii("EVENTS]");
-const droppedEvents = ascii("EVENTS DROPPED]");
-const traceName = ascii("virtio_iommu_");
-const requestKey = ascii('"req"');
-const usedKey = ascii('"used_len"');
-const configKey = ascii('"config"');
-const featuresKey = ascii('"device_features"');
+const cpusIs = new Literal("cpus=");
+const versionIs = new Literal("version = ");
+const tracerIs = new Literal("# tracer: ");
+const entriesIs = new Literal("# entries-in-buffer/");
+const lostOnCpu = new Literal("CPU:");
+const lostEvents = new Literal("EVENTS]");
+const droppedEvents = new Literal("EVENTS DROPPED]");
+const traceName = new Literal("virtio_iommu_");
+const requestKey = new Literal('"req"');
+const usedKey = new Literal('"used_len"');
+const configKey = new Literal('"config"');
+const featuresKey = new Literal('"device_features"');
 
 /** All kinds; the first that matches a line wins. */
 export const recordingKinds: readonly RecordingKind[] = [

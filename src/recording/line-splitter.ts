@@ -18,6 +18,14 @@ export interface LineSink {
   line(bytes: Uint8Array, start: number, end: number, number: number, terminated: boolean): void;
   /** A line that was longer than the limit and is skipped. */
   longLine(number: number): void;
+  /**
+   * Reads a line whose end has not been searched for: saves the search where parsing finds the end
+   * anyway. Must not look at, or judge by, anything behind the line's LF.
+   *
+   * @param limit - end of the chunk
+   * @returns the position behind the line's LF, or −1, with nothing done, to have the line split off
+   */
+  quickLine?(bytes: Uint8Array, start: number, limit: number, number: number): number;
 }
 
 const LF = 10;
@@ -62,7 +70,18 @@ export class LineSplitter {
       this.#finishCarried(true);
       start = end + 1;
     }
+    const sink = this.#sink;
+    const isQuick = sink.quickLine !== undefined;
     while (start < bytes.length) {
+      if (isQuick) {
+        const next = sink.quickLine!(bytes, start, bytes.length, this.#lines + 1);
+        if (next > 0) {
+          assert(bytes[next - 1] === LF, "a line read quickly ends with its terminator");
+          this.#lines += 1;
+          start = next;
+          continue;
+        }
+      }
       const end = bytes.indexOf(LF, start);
       if (end < 0) {
         this.#keep(bytes, start, bytes.length);

@@ -35,6 +35,8 @@ export class OperationRing {
   tail = 0;
   readonly #limit: number;
   #size = 256;
+  /** Number to place: the low bits, exact for any number below 2^53. */
+  #mask = this.#size - 1;
   #cells: Float64Array<ArrayBuffer> = new Float64Array(this.#size * COLUMNS);
   #state: Uint8Array<ArrayBuffer> = new Uint8Array(this.#size);
 
@@ -57,7 +59,7 @@ export class OperationRing {
     const number = this.tail;
     this.tail += 1;
     const cells = this.#cells;
-    const base = (number % this.#size) * COLUMNS;
+    const base = (number & this.#mask) * COLUMNS;
     cells[base + KIND] = kind;
     cells[base + ALLOCATION] = -1;
     cells[base + IOVA] = event.iovaPfn;
@@ -72,18 +74,18 @@ export class OperationRing {
     cells[base + PID] = event.pid;
     cells[base + CONTEXT_COMM] = event.context + event.comm * 256;
     cells[base + SLOT] = -1;
-    this.#state[number % this.#size] = 0;
+    this.#state[number & this.#mask] = 0;
     return number;
   }
 
   /** Notes the live mapping that an operation made. */
   setSlot(number: number, slot: number): void {
-    this.#cells[(number % this.#size) * COLUMNS + SLOT] = slot;
+    this.#cells[(number & this.#mask) * COLUMNS + SLOT] = slot;
   }
 
   /** The live mapping that an operation made. */
   slotOf(number: number): number {
-    return this.#cells[(number % this.#size) * COLUMNS + SLOT]!;
+    return this.#cells[(number & this.#mask) * COLUMNS + SLOT]!;
   }
 
   /** Whether an operation is still held. */
@@ -93,7 +95,7 @@ export class OperationRing {
 
   /** Whether an operation that is held is settled. */
   isSettled(number: number): boolean {
-    return (this.#state[number % this.#size]! & SETTLED) !== 0;
+    return (this.#state[number & this.#mask]! & SETTLED) !== 0;
   }
 
   /** Says what an operation is: it may leave once those before it have left. */
@@ -103,21 +105,21 @@ export class OperationRing {
     allocation: number,
     range: { iovaPfn: number; pages: number; open: boolean },
   ): void {
-    const base = (number % this.#size) * COLUMNS;
+    const base = (number & this.#mask) * COLUMNS;
     const cells = this.#cells;
     cells[base + KIND] = kind;
     cells[base + ALLOCATION] = allocation;
     cells[base + IOVA] = range.iovaPfn;
     cells[base + PAGES] = range.pages;
-    this.#state[number % this.#size] = range.open ? SETTLED | OPEN : SETTLED;
+    this.#state[number & this.#mask] = range.open ? SETTLED | OPEN : SETTLED;
   }
 
   /** Takes the oldest operation out, if it is settled. */
   shift(out: Operation): boolean {
     if (this.head === this.tail) return false;
-    const state = this.#state[this.head % this.#size]!;
+    const state = this.#state[this.head & this.#mask]!;
     if ((state & SETTLED) === 0) return false;
-    const base = (this.head % this.#size) * COLUMNS;
+    const base = (this.head & this.#mask) * COLUMNS;
     const cells = this.#cells;
     out.kind = cells[base + KIND]!;
     out.allocation = cells[base + ALLOCATION]!;
@@ -144,12 +146,13 @@ export class OperationRing {
     const cells = new Float64Array(size * COLUMNS);
     const state = new Uint8Array(size);
     for (let number = this.head; number < this.tail; number += 1) {
-      const from = number % this.#size;
-      const to = number % size;
+      const from = number & this.#mask;
+      const to = number & (size - 1);
       cells.set(this.#cells.subarray(from * COLUMNS, (from + 1) * COLUMNS), to * COLUMNS);
       state[to] = this.#state[from]!;
     }
     this.#size = size;
+    this.#mask = size - 1;
     this.#cells = cells;
     this.#state = state;
   }

@@ -5,7 +5,7 @@
  */
 import { assert } from "../errors.ts";
 
-const BLOCK_KEYS = 128;
+const BLOCK_KEYS = 64;
 
 class Block {
   readonly keys = new Float64Array(BLOCK_KEYS);
@@ -17,9 +17,11 @@ class Block {
 export class OrderedMap {
   readonly #blocks: Block[] = [new Block()];
   #size = 0;
-  /** Where the last search ended. */
+  /** Where the last search ended, and what for; NaN after a change. */
   #block = 0;
   #at = 0;
+  #sought = Number.NaN;
+  #hit = false;
 
   get size(): number {
     return this.#size;
@@ -47,22 +49,31 @@ export class OrderedMap {
       }
     }
     const at = this.#at;
-    block.keys.copyWithin(at + 1, at, block.count);
-    block.values.copyWithin(at + 1, at, block.count);
-    block.keys[at] = key;
-    block.values[at] = value;
+    const { keys, values } = block;
+    // Blocks are small: a loop is faster than two calls of copyWithin.
+    for (let index = block.count; index > at; index -= 1) {
+      keys[index] = keys[index - 1]!;
+      values[index] = values[index - 1]!;
+    }
+    keys[at] = key;
+    values[at] = value;
     block.count += 1;
     this.#size += 1;
+    this.#sought = Number.NaN;
   }
 
   /** Removes a key; tells whether it was there. */
   delete(key: number): boolean {
     if (!this.#seek(key)) return false;
     const block = this.#blocks[this.#block]!;
-    block.keys.copyWithin(this.#at, this.#at + 1, block.count);
-    block.values.copyWithin(this.#at, this.#at + 1, block.count);
+    const { keys, values } = block;
     block.count -= 1;
+    for (let index = this.#at; index < block.count; index += 1) {
+      keys[index] = keys[index + 1]!;
+      values[index] = values[index + 1]!;
+    }
     this.#size -= 1;
+    this.#sought = Number.NaN;
     if (block.count === 0 && this.#blocks.length > 1) this.#blocks.splice(this.#block, 1);
     return true;
   }
@@ -84,8 +95,16 @@ export class OrderedMap {
     return this.#blocks[this.#block + 1]?.keys[0] ?? -1;
   }
 
-  /** Finds the place of a key, or where it would be inserted. */
+  /** Finds the place of a key, or where it would be inserted. Asked again, it knows the answer. */
   #seek(key: number): boolean {
+    if (key !== this.#sought) {
+      this.#hit = this.#search(key);
+      this.#sought = key;
+    }
+    return this.#hit;
+  }
+
+  #search(key: number): boolean {
     const blocks = this.#blocks;
     let low = 0;
     let high = blocks.length - 1;

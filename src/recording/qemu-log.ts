@@ -5,7 +5,7 @@
  * Target: 1 M lines/s from gzip to result. The texts are declared once, as data; a compiled step
  * list takes a line apart without a string.
  */
-import { ascii, Cursor, isDigit } from "./ascii.ts";
+import { Cursor, isDigit, Literal } from "./ascii.ts";
 import { Interner } from "./interner.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { ReadingNotes } from "./notes.ts";
@@ -70,7 +70,7 @@ const Field = {
 const HEX_FROM = Field.start;
 
 interface Step {
-  readonly word: Uint8Array;
+  readonly word: Literal;
   /** One of {@link Field}, −1 when the text ends with the word. */
   readonly field: number;
 }
@@ -86,7 +86,7 @@ function compile(kind: number, text: string): Format {
   while (pattern.lastIndex < text.length) {
     const [, word = "", field] = pattern.exec(text)!;
     const number = field === undefined ? -1 : Field[field as keyof typeof Field];
-    steps.push({ word: ascii(word), field: number });
+    steps.push({ word: new Literal(word), field: number });
   }
   return { kind, steps };
 }
@@ -211,7 +211,7 @@ export class QemuLogReader {
     const { steps } = format;
     for (let index = 0; index < steps.length; index += 1) {
       const step = steps[index]!;
-      if (!cursor.takeWord(step.word)) return false;
+      if (!cursor.take(step.word)) return false;
       if (step.field >= 0 && !this.#takeField(step.field)) return false;
     }
     return true;

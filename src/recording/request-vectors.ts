@@ -4,7 +4,7 @@
  * Target: 1 M lines/s from gzip to result. A request line is taken apart by hand, keys in any
  * order, unknown keys skipped; only the line that describes the device goes through JSON.parse.
  */
-import { ascii, Cursor, nibbleOf } from "./ascii.ts";
+import { ascii, Cursor, Literal, nibbleOf } from "./ascii.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { ReadingNotes } from "./notes.ts";
 import { parseVectorDevice, RequestRow, type VectorDevice } from "./request-vector.ts";
@@ -25,7 +25,7 @@ const CLOSE = 0x7d;
 const COLON = 0x3a;
 const COMMA = 0x2c;
 const MINUS = 0x2d;
-const NULL = ascii("null");
+const NULL = new Literal("null");
 
 const keys = {
   i: ascii("i"),
@@ -149,12 +149,12 @@ export class RequestVectorReader {
       return this.#hasRequest;
     }
     if (this.#keyIs(keys.buf)) {
-      if (cursor.takeWord(NULL)) return true;
+      if (cursor.take(NULL)) return true;
       row.replyBytes = this.#takeHexString(true);
       return row.replyBytes >= 0;
     }
     if (this.#keyIs(keys.status)) {
-      if (cursor.takeWord(NULL)) return true;
+      if (cursor.take(NULL)) return true;
       if (!this.#takeCount(255)) return false;
       row.status = cursor.value;
       return true;

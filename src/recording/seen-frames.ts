@@ -9,6 +9,8 @@ const CHUNKS_MAX = 1024;
 /** A set of frames that only grows. */
 export class SeenFrames {
   readonly #chunks = new Map<number, Uint8Array>();
+  #last: Uint8Array = new Uint8Array(0);
+  #lastIndex = -1;
 
   /** Adds a range of frames. */
   add(pfn: number, pages: number): void {
@@ -17,15 +19,22 @@ export class SeenFrames {
       const index = Math.floor(at / CHUNK_FRAMES);
       const chunkStart = index * CHUNK_FRAMES;
       const stop = Math.min(end, chunkStart + CHUNK_FRAMES);
-      let chunk = this.#chunks.get(index);
-      if (chunk === undefined) {
-        if (this.#chunks.size === CHUNKS_MAX) return;
-        chunk = new Uint8Array(CHUNK_FRAMES / 8);
-        this.#chunks.set(index, chunk);
-      }
-      setBits(chunk, at - chunkStart, stop - chunkStart);
+      if (index !== this.#lastIndex && !this.#open(index)) return;
+      setBits(this.#last, at - chunkStart, stop - chunkStart);
       at = stop;
     }
+  }
+
+  #open(index: number): boolean {
+    let chunk = this.#chunks.get(index);
+    if (chunk === undefined) {
+      if (this.#chunks.size === CHUNKS_MAX) return false;
+      chunk = new Uint8Array(CHUNK_FRAMES / 8);
+      this.#chunks.set(index, chunk);
+    }
+    this.#last = chunk;
+    this.#lastIndex = index;
+    return true;
   }
 
   /** Whether any frame of a range is in the set. */

@@ -15,6 +15,7 @@
 import { type Cursor, isDigit } from "./ascii.ts";
 import { ContextFlag } from "./trace-event.ts";
 
+const LF = 0x0a;
 const SPACE = 0x20;
 const TAB = 0x09;
 const DASH = 0x2d;
@@ -42,54 +43,78 @@ export class TraceHead {
   nameEnd = 0;
   /** First byte of the event's text. */
   textStart = 0;
+  /** Column of the CPU's bracket in this line, and in the last line that was an event. */
+  column = 0;
+  columnBefore = 0;
 }
 
 /**
- * Reads the head of a line.
+ * Reads the head of a line. Stops at a LF, so that the cursor may be set to more than the line.
  *
  * @param cursor - set to the line
  * @returns false when the line is no event line
  */
 export function readTraceHead(cursor: Cursor, head: TraceHead): boolean {
-  const { bytes, end } = cursor;
-  const start = cursor.at;
-  let at = start;
-  for (;;) {
-    while (at < end && bytes[at] !== BRACKET) at += 1;
-    if (at >= end) return false;
-    cursor.at = at + 1;
-    if (cursor.takeDecimal() && bytes[cursor.at] === BRACKET_CLOSE && cursor.at < end) {
-      head.cpu = cursor.value;
-      const after = cursor.at + 1;
-      if (readTask(bytes, start, at, head)) {
-        cursor.at = after;
-        break;
-      }
-    }
-    at += 1;
-  }
+  if (!readCpuAndTask(cursor, head)) return false;
   cursor.skipBlanks();
   readContext(cursor, head);
   return readTime(cursor, head) && readName(cursor, head);
+}
+
+/** Reads up to and including `[CPU]`. */
+function readCpuAndTask(cursor: Cursor, head: TraceHead): boolean {
+  const { bytes, end } = cursor;
+  const start = cursor.at;
+  let at = start + head.columnBefore;
+  // Lines of one recording mostly have the bracket in the same column.
+  if (at < end && bytes[at] === BRACKET && readBracket(cursor, head, start, at)) {
+    at = head.commStart;
+    while (at < head.commEnd && bytes[at] !== LF) at += 1;
+    if (at === head.commEnd) return true;
+  }
+  at = start;
+  for (;;) {
+    let byte = 0;
+    while (at < end) {
+      byte = bytes[at]!;
+      if (byte === BRACKET || byte === LF) break;
+      at += 1;
+    }
+    if (at >= end || byte === LF) return false;
+    if (readBracket(cursor, head, start, at)) return true;
+    at += 1;
+  }
+}
+
+/** Reads the task and the CPU around a bracket that may be the CPU's. */
+function readBracket(cursor: Cursor, head: TraceHead, start: number, at: number): boolean {
+  cursor.at = at + 1;
+  if (!cursor.takeDecimal()) return false;
+  const after = cursor.at;
+  if (after >= cursor.end || cursor.bytes[after] !== BRACKET_CLOSE) return false;
+  head.cpu = cursor.value;
+  if (!readTask(cursor.bytes, start, at, head)) return false;
+  cursor.at = after + 1;
+  head.column = at - start;
+  return true;
 }
 
 /** Reads `COMM-PID`, `COMM-PID (TGID)`, `COMM PID` or `COMM PID/TID`, backwards from `end`. */
 function readTask(bytes: Uint8Array, start: number, end: number, head: TraceHead): boolean {
   let at = skipBlanksBack(bytes, start, end);
   if (at > start && bytes[at - 1] === CLOSE) {
-    while (at > start && bytes[at - 1] !== OPEN) at -= 1;
-    if (at === start) return false;
+    at -= 1;
+    // Digits, or dashes where the group is not known.
+    while (at > start && (isDigit(bytes[at - 1]!) || bytes[at - 1] === DASH)) at -= 1;
+    at = skipBlanksBack(bytes, start, at);
+    if (at === start || bytes[at - 1] !== OPEN) return false;
     at = skipBlanksBack(bytes, start, at - 1);
   }
+  const pidEnd = at;
+  while (at > start && isDigit(bytes[at - 1]!) && pidEnd - at < 11) at -= 1;
+  if (at === pidEnd || at === start) return false;
   let pid = 0;
-  let scale = 1;
-  const digitsEnd = at;
-  while (at > start && isDigit(bytes[at - 1]!) && scale < 1e11) {
-    at -= 1;
-    pid += (bytes[at]! - 0x30) * scale;
-    scale *= 10;
-  }
-  if (at === digitsEnd || at === start) return false;
+  for (let digit = at; digit < pidEnd; digit += 1) pid = pid * 10 + (bytes[digit]! - 0x30);
   head.pid = pid;
   if (bytes[at - 1] === SLASH) {
     at -= 1;
@@ -111,6 +136,21 @@ function skipBlanksBack(bytes: Uint8Array, start: number, end: number): number {
   return at;
 }
 
+/** Flag bits by the letter in the first and in the third column. */
+const irqsFlags = new Uint8Array(256);
+irqsFlags["d".charCodeAt(0)] = ContextFlag.irqsOff;
+irqsFlags["b".charCodeAt(0)] = ContextFlag.bottomHalvesOff;
+irqsFlags["D".charCodeAt(0)] = ContextFlag.irqsOff | ContextFlag.bottomHalvesOff;
+const interruptFlags = new Uint8Array(256);
+interruptFlags["h".charCodeAt(0)] = ContextFlag.hardIrq;
+interruptFlags["s".charCodeAt(0)] = ContextFlag.softIrq;
+interruptFlags["H".charCodeAt(0)] = ContextFlag.hardIrq | ContextFlag.softIrq;
+interruptFlags["z".charCodeAt(0)] = ContextFlag.nmi;
+interruptFlags["Z".charCodeAt(0)] = ContextFlag.nmi | ContextFlag.hardIrq;
+
+/** Columns of flags there are at most, with room for more. */
+const FLAG_COLUMNS_MAX = 8;
+
 /** Reads the flag columns, if the line has them. */
 function readContext(cursor: Cursor, head: TraceHead): void {
   const { bytes, end, at } = cursor;
@@ -118,21 +158,12 @@ function readContext(cursor: Cursor, head: TraceHead): void {
     head.context = ContextFlag.unknown;
     return;
   }
-  let context = 0;
-  const irqs = bytes[at]!;
-  if (irqs === 0x64) context |= ContextFlag.irqsOff;
-  else if (irqs === 0x62) context |= ContextFlag.bottomHalvesOff;
-  else if (irqs === 0x44) context |= ContextFlag.irqsOff | ContextFlag.bottomHalvesOff;
-  if (at + 1 < end && bytes[at + 1] !== DOT) context |= ContextFlag.needResched;
-  const interrupt = at + 2 < end ? bytes[at + 2]! : DOT;
-  if (interrupt === 0x68) context |= ContextFlag.hardIrq;
-  else if (interrupt === 0x73) context |= ContextFlag.softIrq;
-  else if (interrupt === 0x48) context |= ContextFlag.hardIrq | ContextFlag.softIrq;
-  else if (interrupt === 0x7a) context |= ContextFlag.nmi;
-  else if (interrupt === 0x5a) context |= ContextFlag.nmi | ContextFlag.hardIrq;
-  head.context = context;
   let next = at;
-  while (next < end && bytes[next] !== SPACE && next - at < 8) next += 1;
+  while (next < end && bytes[next]! > SPACE && next - at < FLAG_COLUMNS_MAX) next += 1;
+  let context = irqsFlags[bytes[at]!]!;
+  if (next - at > 1 && bytes[at + 1] !== DOT) context |= ContextFlag.needResched;
+  if (next - at > 2) context |= interruptFlags[bytes[at + 2]!]!;
+  head.context = context;
   cursor.at = next;
   cursor.skipBlanks();
 }
@@ -146,16 +177,21 @@ function readTime(cursor: Cursor, head: TraceHead): boolean {
   if (at < end && bytes[at] === DOT) {
     at += 1;
     const first = at;
-    let nanoseconds = 0;
+    let fraction = 0;
     while (at < end && isDigit(bytes[at]!) && at - first < 9) {
-      nanoseconds = nanoseconds * 10 + (bytes[at]! - 0x30);
+      fraction = fraction * 10 + (bytes[at]! - 0x30);
       at += 1;
     }
     if (at === first || seconds > 9e9) return false;
-    for (let digits = at - first; digits < 9; digits += 1) nanoseconds *= 10;
-    const micros = Math.floor(nanoseconds / 1000);
-    head.timeUs = seconds * 1_000_000 + micros;
-    head.timeNs = nanoseconds - micros * 1000;
+    if (at - first === 6) {
+      head.timeUs = seconds * 1_000_000 + fraction;
+      head.timeNs = 0;
+    } else {
+      for (let digits = at - first; digits < 9; digits += 1) fraction *= 10;
+      const micros = Math.floor(fraction / 1000);
+      head.timeUs = seconds * 1_000_000 + micros;
+      head.timeNs = fraction - micros * 1000;
+    }
     head.ticks = false;
   } else {
     head.timeUs = seconds;
@@ -183,9 +219,11 @@ function readName(cursor: Cursor, head: TraceHead): boolean {
     at = start;
   }
   let name = start;
-  while (at < end && bytes[at] !== SPACE) {
-    if (bytes[at] === COLON && at + 1 < end && bytes[at + 1] !== SPACE) name = at + 1;
+  while (at < end) {
+    const byte = bytes[at]!;
+    if (byte <= SPACE) break;
     at += 1;
+    if (byte === COLON && at < end && bytes[at]! > SPACE) name = at;
   }
   if (at === start) return false;
   const hasColon = bytes[at - 1] === COLON;

@@ -5,28 +5,40 @@
  * parsed in the chunk they lie in and given out as one record. The event's own text is that of
  * include/trace/events/iommu.h, as of Linux 3.11 (without the end of the range) and since.
  */
-import { ascii, Cursor } from "./ascii.ts";
+import { ascii, Cursor, Literal } from "./ascii.ts";
 import { Interner } from "./interner.ts";
-import { LineSplitter } from "./line-splitter.ts";
-import { ReadingNotes } from "./notes.ts";
+import { LINE_BYTES_MAX, LineSplitter } from "./line-splitter.ts";
+import { type LineProblem, ReadingNotes } from "./notes.ts";
 import { TraceEvent, type TraceEventSink, TraceKind } from "./trace-event.ts";
 import { readTraceHead, TraceHead } from "./trace-head.ts";
 
 const TWO_52 = 2 ** 52;
-const HASH = 0x23;
+const LF = 0x0a;
+const CR = 0x0d;
 const SPACE = 0x20;
-const TAB = 0x09;
+const HASH = 0x23;
+const ARROW = 0x3c;
 const OPEN = 0x5b;
+const LETTER_A = 0x61;
+const LETTER_M = 0x6d;
+const LETTER_N = 0x6e;
+const LETTER_P = 0x70;
+const LETTER_U = 0x75;
 
-const prefix = ascii("IOMMU:");
-const iovaIs = ascii(" iova=0x");
-const dash = ascii(" - 0x");
-const paddrIs = ascii(" paddr=0x");
-const sizeIs = ascii(" size=");
-const unmappedIs = ascii(" unmapped_size=");
-const groupIs = ascii(" groupID=");
-const deviceIs = ascii(" device=");
-const flagsIs = ascii(" flags=0x");
+const prefix = new Literal("IOMMU:");
+const iovaIs = new Literal(" iova=0x");
+const dash = new Literal(" - 0x");
+const paddrIs = new Literal(" paddr=0x");
+const sizeIs = new Literal(" size=");
+const unmappedIs = new Literal(" unmapped_size=");
+const groupIs = new Literal(" groupID=");
+const deviceIs = new Literal(" device=");
+const flagsIs = new Literal(" flags=0x");
+const perfRecord = new Literal("PERF_RECORD_");
+const functionName = ascii("(function)");
+
+/** What a line turned out to be. */
+const Outcome = { event: 0, unused: 1, other: 2, bad: 3 } as const;
 
 const kindByName = new Map<string, number>([
   ["map", TraceKind.map],
@@ -99,24 +111,51 @@ export class TraceTextReader {
       this.#comment(bytes, start, end, line);
       return;
     }
+    const outcome = this.#parse(bytes, start, end, line);
+    if (outcome === Outcome.event && (terminated || this.#isWhole())) this.#emit();
+    else if (outcome === Outcome.event) this.notes.unreadableLine(line, "torn");
+    else if (outcome === Outcome.unused) this.#names.count(this.#name);
+    else if (outcome === Outcome.bad) this.notes.unreadableLine(line, this.#problem);
+    else this.#otherLine(bytes, start, end, line);
+  }
+
+  /** {@link LineSink.quickLine} */
+  quickLine(bytes: Uint8Array, start: number, limit: number, line: number): number {
+    const outcome = this.#parse(bytes, start, limit, line);
+    let end = this.#cursor.at;
+    if (outcome === Outcome.event) {
+      if (end < limit && bytes[end] === CR) end += 1;
+      if (end >= limit || end - start > LINE_BYTES_MAX) return -1;
+      this.#emit();
+      return end + 1;
+    }
+    if (outcome !== Outcome.unused) return -1;
+    end = bytes.indexOf(LF, end);
+    if (end < 0 || end - start > LINE_BYTES_MAX) return -1;
+    this.#names.count(this.#name);
+    return end + 1;
+  }
+
+  #name = 0;
+  #problem: LineProblem = "torn";
+
+  /** Takes a line apart into the record. Judges nothing by what lies behind a LF. */
+  #parse(bytes: Uint8Array, start: number, end: number, line: number): number {
     const cursor = this.#cursor;
     cursor.set(bytes, start, end);
     const head = this.#head;
-    if (!readTraceHead(cursor, head)) {
-      this.#otherLine(bytes, start, end, line);
-      return;
+    if (!readTraceHead(cursor, head)) return Outcome.other;
+    const { nameStart, nameEnd, textStart } = head;
+    if (nameStart === nameEnd) return this.#parseNameless(bytes, textStart, end);
+    const kind = this.#kindOf(bytes, nameStart, nameEnd);
+    cursor.at = textStart;
+    if (kind < 0 || !cursor.take(prefix)) {
+      if (textStart < end && bytes[textStart] === OPEN) return Outcome.other;
+      cursor.at = textStart;
+      this.#name = this.#names.intern(bytes, nameStart, nameEnd);
+      return Outcome.unused;
     }
-    const name = this.#names.intern(bytes, head.nameStart, head.nameEnd);
-    const kind = this.#kinds[name] ?? this.#addKind(name);
     const event = this.#event;
-    cursor.at = head.textStart;
-    if (kind < 0 || !cursor.takeWord(prefix)) {
-      if (this.#isLostMarker(bytes, head.textStart, end)) this.#otherLine(bytes, start, end, line);
-      else if (head.nameEnd === head.nameStart && !terminated)
-        this.notes.unreadableLine(line, "torn");
-      else this.#names.count(name);
-      return;
-    }
     event.kind = kind;
     event.line = line;
     event.timeUs = head.timeUs;
@@ -124,9 +163,38 @@ export class TraceTextReader {
     event.cpu = head.cpu;
     event.pid = head.pid;
     event.context = head.context;
-    if (!this.#readText(kind, line, terminated)) return;
-    event.comm = this.#comms.intern(bytes, head.commStart, head.commEnd);
+    this.#problem = "torn";
+    return this.#readText(kind) && this.#atEnd() ? Outcome.event : Outcome.bad;
+  }
+
+  /** A line with time but no `NAME:`: the function tracer's, or a marker of perf. */
+  #parseNameless(bytes: Uint8Array, textStart: number, end: number): number {
+    const cursor = this.#cursor;
+    cursor.at = this.#head.nameStart;
+    if (cursor.take(perfRecord) || textStart >= end) return Outcome.other;
+    cursor.at = textStart;
+    this.#name = this.#names.intern(functionName, 0, functionName.length);
+    return bytes[textStart] === ARROW ? Outcome.unused : Outcome.other;
+  }
+
+  #kindOf(bytes: Uint8Array, start: number, end: number): number {
+    const at = end - 3;
+    if (bytes[at] === LETTER_M && bytes[at + 1] === LETTER_A && bytes[at + 2] === LETTER_P) {
+      if (at === start) return TraceKind.map;
+      if (at === start + 2 && bytes[start] === LETTER_U && bytes[start + 1] === LETTER_N) {
+        return TraceKind.unmap;
+      }
+    }
+    const name = this.#names.intern(bytes, start, end);
+    return this.#kinds[name] ?? this.#addKind(name);
+  }
+
+  #emit(): void {
+    const event = this.#event;
+    const head = this.#head;
+    event.comm = this.#comms.intern(this.#cursor.bytes, head.commStart, head.commEnd);
     if (head.ticks) this.ticks = true;
+    head.columnBefore = head.column;
     this.#checkTime(event);
     this.notes.events += 1;
     this.#sink(event);
@@ -148,26 +216,27 @@ export class TraceTextReader {
     this.#lastNs = timeNs;
   }
 
-  #readText(kind: number, line: number, terminated: boolean): boolean {
+  #readText(kind: number): boolean {
     switch (kind) {
       case TraceKind.map:
-        return this.#readMap(line, terminated);
+        return this.#readMap();
       case TraceKind.unmap:
-        return this.#readUnmap(line, terminated);
+        return this.#readUnmap();
       case TraceKind.fault:
-        return this.#readFault(line);
+        return this.#readFault();
       default:
-        return this.#readDevice(kind, line);
+        return this.#readDevice(kind);
     }
   }
 
   /** Reads ` iova=0x… - 0x…`, the second address being optional. */
   #readRange(): boolean {
-    const { cursor, event } = { cursor: this.#cursor, event: this.#event };
-    if (!cursor.takeWord(iovaIs) || !cursor.takeHex()) return false;
+    const cursor = this.#cursor;
+    const event = this.#event;
+    if (!cursor.take(iovaIs) || !cursor.takeHex()) return false;
     event.iovaPfn = cursor.pfn;
     event.iovaOffset = cursor.offset;
-    this.#hasEnd = cursor.takeWord(dash);
+    this.#hasEnd = cursor.take(dash);
     if (!this.#hasEnd) return true;
     if (!cursor.takeHex()) return false;
     this.#endPfn = cursor.pfn;
@@ -180,10 +249,13 @@ export class TraceTextReader {
   #endOffset = 0;
 
   /** Reads ` size=…` and compares it with the end of the range, which is exclusive. */
-  #readSize(line: number): boolean {
+  #readSize(): boolean {
     const cursor = this.#cursor;
-    if (!cursor.takeWord(sizeIs)) return this.#bad(line, "torn");
-    if (!cursor.takeDecimalBytes()) return this.#bad(line, "number too large");
+    if (!cursor.take(sizeIs)) return false;
+    if (!cursor.takeDecimalBytes()) {
+      this.#problem = "number too large";
+      return false;
+    }
     const event = this.#event;
     event.pages = cursor.pfn;
     event.pagesRest = cursor.offset;
@@ -193,77 +265,91 @@ export class TraceTextReader {
     let pfn = event.iovaPfn + event.pages + carry;
     if (pfn >= TWO_52) pfn -= TWO_52;
     if (pfn === this.#endPfn && offset - carry * 4096 === this.#endOffset) return true;
-    return this.#bad(line, "range and size disagree");
+    this.#problem = "range and size disagree";
+    return false;
   }
 
   /** After the last number a line may hold nothing but blanks. */
-  #atEnd(line: number): boolean {
+  #atEnd(): boolean {
     const cursor = this.#cursor;
-    if (cursor.at < cursor.end) cursor.skipBlanks();
-    return cursor.at === cursor.end || this.#bad(line, "torn");
+    cursor.skipBlanks();
+    const { bytes, at, end } = cursor;
+    if (at === end || bytes[at] === LF) return true;
+    return bytes[at] === CR && (at + 1 === end || bytes[at + 1] === LF);
   }
 
-  #readMap(line: number, terminated: boolean): boolean {
-    const { cursor, event } = { cursor: this.#cursor, event: this.#event };
-    if (!this.#readRange()) return this.#bad(line, "torn");
-    if (!cursor.takeWord(paddrIs) || !cursor.takeHex()) return this.#bad(line, "torn");
+  #readMap(): boolean {
+    const cursor = this.#cursor;
+    const event = this.#event;
+    if (!this.#readRange() || !cursor.take(paddrIs) || !cursor.takeHex()) return false;
     event.physPfn = cursor.pfn;
     event.physOffset = cursor.offset;
-    if (!this.#readSize(line) || !this.#atEnd(line)) return false;
     event.unmappedPages = 0;
     event.unmappedRest = 0;
-    return terminated || this.#hasEnd || this.#bad(line, "torn");
+    return this.#readSize();
   }
 
-  #readUnmap(line: number, terminated: boolean): boolean {
-    const { cursor, event } = { cursor: this.#cursor, event: this.#event };
-    if (!this.#readRange()) return this.#bad(line, "torn");
-    if (!this.#readSize(line)) return false;
-    if (!cursor.takeWord(unmappedIs) || !cursor.takeDecimalBytes()) return this.#bad(line, "torn");
+  #readUnmap(): boolean {
+    const cursor = this.#cursor;
+    const event = this.#event;
+    if (!this.#readRange() || !this.#readSize() || !cursor.take(unmappedIs)) return false;
+    if (!cursor.takeDecimalBytes()) return false;
     event.unmappedPages = cursor.pfn;
     event.unmappedRest = cursor.offset;
     event.physPfn = 0;
     event.physOffset = 0;
-    if (!this.#atEnd(line)) return false;
-    // A cut last line may have lost digits of the last number.
-    const whole = event.unmappedPages === event.pages && event.unmappedRest === event.pagesRest;
-    return terminated || whole || this.#bad(line, "torn");
+    return true;
+  }
+
+  /** Whether an event at the cut end of a recording cannot have lost digits of its last number. */
+  #isWhole(): boolean {
+    const event = this.#event;
+    switch (event.kind) {
+      case TraceKind.map:
+        return this.#hasEnd;
+      case TraceKind.unmap:
+        return event.unmappedPages === event.pages && event.unmappedRest === event.pagesRest;
+      default:
+        return false;
+    }
   }
 
   /** `IOMMU:DRIVER DEVICE iova=0x… flags=0x…`, without a blank after the colon. */
-  #readFault(line: number): boolean {
-    const { cursor, event } = { cursor: this.#cursor, event: this.#event };
+  #readFault(): boolean {
+    const cursor = this.#cursor;
+    const event = this.#event;
     cursor.skipBlanks();
     this.#takeToken();
     cursor.skipBlanks();
     const start = cursor.at;
     this.#takeToken();
     const end = cursor.at;
-    if (!cursor.takeWord(iovaIs) || !cursor.takeHex()) return this.#bad(line, "torn");
+    if (!cursor.take(iovaIs) || !cursor.takeHex()) return false;
     this.#clearRange();
     event.iovaPfn = cursor.pfn;
     event.iovaOffset = cursor.offset;
-    if (!cursor.takeWord(flagsIs) || !cursor.takeHex()) return this.#bad(line, "torn");
+    if (!cursor.take(flagsIs) || !cursor.takeHex()) return false;
     event.flags = cursor.offset;
     event.device = this.#devices.intern(cursor.bytes, start, end);
-    return this.#atEnd(line);
+    return true;
   }
 
   /** `IOMMU: groupID=%d device=%s` or `IOMMU: device=%s`. */
-  #readDevice(kind: number, line: number): boolean {
-    const { cursor, event } = { cursor: this.#cursor, event: this.#event };
+  #readDevice(kind: number): boolean {
+    const cursor = this.#cursor;
+    const event = this.#event;
     this.#clearRange();
     event.group = 0;
     if (kind !== TraceKind.attach) {
-      if (!cursor.takeWord(groupIs) || !cursor.takeDecimal()) return this.#bad(line, "torn");
+      if (!cursor.take(groupIs) || !cursor.takeDecimal()) return false;
       event.group = cursor.value;
     }
-    if (!cursor.takeWord(deviceIs)) return this.#bad(line, "torn");
+    if (!cursor.take(deviceIs)) return false;
     const start = cursor.at;
     this.#takeToken();
-    if (cursor.at === start) return this.#bad(line, "torn");
+    if (cursor.at === start) return false;
     event.device = this.#devices.intern(cursor.bytes, start, cursor.at);
-    return this.#atEnd(line);
+    return true;
   }
 
   #clearRange(): void {
@@ -282,13 +368,8 @@ export class TraceTextReader {
     const cursor = this.#cursor;
     const { bytes, end } = cursor;
     let at = cursor.at;
-    while (at < end && bytes[at] !== SPACE && bytes[at] !== TAB) at += 1;
+    while (at < end && bytes[at]! > SPACE) at += 1;
     cursor.at = at;
-  }
-
-  #bad(line: number, problem: "torn" | "range and size disagree" | "number too large"): false {
-    this.notes.unreadableLine(line, problem);
-    return false;
   }
 
   #comment(bytes: Uint8Array, start: number, end: number, line: number): void {
@@ -299,10 +380,6 @@ export class TraceTextReader {
     this.cpus = Number(counts[3]);
     const lost = Number(counts[2]) - Number(counts[1]);
     if (lost > 0) this.notes.lost(line, lost);
-  }
-
-  #isLostMarker(bytes: Uint8Array, start: number, end: number): boolean {
-    return bytes[start] === OPEN || (end - start > 11 && bytes[start] === 0x50);
   }
 
   /** A line that is no event: a marker of lost events, a header, or rubbish. */
