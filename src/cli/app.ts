@@ -147,7 +147,6 @@ export function buildApp(getCurrentVersion: () => Promise<string>): Application<
       help: help({
         brief: "Print help and exit",
         defaultForRouteMap: true,
-        global: true,
         formatting: {
           caseStyle: "convert-camel-to-kebab",
           onlyRequiredInUsageLine: true,

@@ -44,7 +44,7 @@ export async function main(words: readonly string[]): Promise<void> {
     terminal.clear();
     process.exit(EXIT_SIGINT);
   });
-  const isDebug = process.env["IOMMUKIT_DEBUG"] === "1";
+  const isDebug = process.env.IOMMUKIT_DEBUG === "1";
   let exit: Exit | null = null;
   const streams = {
     stdout: { write: (text: string) => terminal.print(text) },

@@ -65,7 +65,7 @@ export class ProcessTerminal implements Terminal {
   constructor(options: TerminalOptions) {
     this.#options = options;
     this.#startMs = options.now();
-    const columns = Number(options.env["COLUMNS"]) || options.stdout.columns || WIDTH_DEFAULT;
+    const columns = Number(options.env.COLUMNS) || options.stdout.columns || WIDTH_DEFAULT;
     this.width = Math.min(WIDTH_MAX, Math.max(WIDTH_MIN, Math.floor(columns)));
     // styleText looks at NO_COLOR, FORCE_COLOR, TERM and the kind of the stream itself.
     this.style = (role, text) => (text === "" ? "" : styleText(formatByRole[role], text));

@@ -1,4 +1,5 @@
 /** A replay's outcome as columns: what the terminal table, `--json` and `--csv` show. */
+import type { ReplayOutcome } from "../recording/replay/replay.ts";
 import type {
   ExposureCounts,
   FlushCounts,
@@ -6,11 +7,13 @@ import type {
   IommuKind,
   IovaCounts,
   PolicyResult,
+  RecordingReplay,
   RequestCounts,
   Spread,
   TableCounts,
 } from "../recording/replay/result.ts";
 import type { Cell, Column, Section, Unit } from "./column.ts";
+import { csvOf, recordOf } from "./records.ts";
 
 type Row = PolicyResult;
 
@@ -229,4 +232,53 @@ export function terminalSections(kind: IommuKind, rows: readonly Row[]): Section
       columns: section.columns.filter((column) => rows.some((row) => column.value(row) !== null)),
     }))
     .filter((section) => section.columns.length > 0);
+}
+
+/** The documented object that `replay --json` prints. */
+export interface ReplayJson {
+  readonly schema: "iommukit/replay@1";
+  readonly result: { readonly recordings: readonly object[] };
+  readonly diagnostics: readonly object[];
+}
+
+/** Makes the object of `--json`: policies as records of the same columns that the table shows. */
+export function replayJson(outcomes: readonly ReplayOutcome[]): ReplayJson {
+  return {
+    schema: "iommukit/replay@1",
+    result: {
+      recordings: outcomes.map(({ replay }) => ({
+        file: replay.file,
+        kind: replay.kind,
+        iommu: replay.iommu,
+        workload: replay.workload,
+        policies: replay.policies.map((row) => ({
+          ...recordOf(policyColumn, replaySections, row),
+          verdict: row.verdict,
+        })),
+      })),
+    },
+    diagnostics: outcomes.flatMap((outcome) => outcome.diagnostics),
+  };
+}
+
+/** Makes CSV: a line per recording and policy. */
+export function replayCsv(replays: readonly RecordingReplay[]): string {
+  const rows = replays.flatMap((replay) =>
+    replay.policies.map((policy) => ({ file: replay.file, iommu: replay.iommu, policy })),
+  );
+  type CsvRow = (typeof rows)[number];
+  const lift = (column: Column<Row>): Column<CsvRow> => ({
+    ...column,
+    value: (row) => column.value(row.policy),
+  });
+  const names: Column<CsvRow>[] = [
+    { key: "file", title: "file", unit: "text", doc: "Recording", value: (row) => row.file },
+    { key: "iommu", title: "IOMMU", unit: "text", doc: "Kind of IOMMU", value: (row) => row.iommu },
+    lift(policyColumn),
+  ];
+  const sections = replaySections.map((section) => ({
+    ...section,
+    columns: section.columns.map(lift),
+  }));
+  return csvOf(names, sections, rows);
 }

@@ -114,7 +114,6 @@ export interface WorkloadFacts {
   readonly bytesMean: number | null;
   /** Allocations made of more than one physically contiguous piece. */
   readonly scattered: number;
-  readonly addressSpaces: number;
   readonly lostEvents: number;
   readonly lostMarkers: number;
 }

@@ -1,0 +1,203 @@
+/** One policy's run: does what the recording's drivers did, on a stack of its own, and counts. */
+import { PAGE_BYTES } from "../../units.ts";
+import { doubled } from "./engine.ts";
+import { ExposureGroup, ExposureTotals } from "./exposure.ts";
+import type { Policy } from "./policy.ts";
+import type { PolicyStack } from "./policy-stack.ts";
+import type { ExposureCounts, RequestCounts } from "./result.ts";
+import type { RunMeter } from "./run-meter.ts";
+import type { Unjudged } from "./verdict.ts";
+
+const NOT_MAPPED = -1;
+/** Timers that can be armed one after the other once nothing happens any more. */
+const TIMERS_AT_END_MAX = 1_000_000;
+
+/** What is true of the recording as a whole. */
+export interface RunSpan {
+  /** First to last event. */
+  readonly durationNs: number;
+  readonly knowsTime: boolean;
+}
+
+/** Runs one policy. A buffer is named by a slot, a small integer that is reused. */
+export class PolicyRun {
+  readonly policy: Policy;
+  readonly meter: RunMeter;
+  readonly #stack: PolicyStack;
+  readonly #exposures = new ExposureTotals();
+  readonly #open = new ExposureGroup(this.#exposures);
+  #nowNs = 0;
+  #unmaps = 0;
+  #failed = 0;
+  #pageNsAtEnd = 0;
+  #iovaPfn = new Float64Array(64);
+  #pages = new Float64Array(64);
+  /** Slots of which a part was unmapped before: the frames that are left, as [offset, pages]. */
+  readonly #parts = new Map<number, [number, number][]>();
+
+  constructor(policy: Policy, stack: PolicyStack, meter: RunMeter) {
+    this.policy = policy;
+    this.meter = meter;
+    this.#stack = stack;
+    meter.onReachEnds = () => this.#open.close(this.#nowNs);
+  }
+
+  /** Moves on to a time; timers that expire before it run at their own time. */
+  advance(nowNs: number): void {
+    const stack = this.#stack;
+    while (stack.dueNs <= nowNs) {
+      this.#nowNs = Math.max(this.#nowNs, stack.dueNs);
+      stack.advance(this.#nowNs);
+    }
+    this.#nowNs = nowNs;
+    stack.advance(nowNs);
+  }
+
+  mapWhole(slot: number, physPfn: number, pages: number, cpu: number): void {
+    const iovaPfn = this.#stack.map(physPfn, pages, cpu);
+    if (iovaPfn === NOT_MAPPED) this.#failed += 1;
+    this.#note(slot, iovaPfn, pages);
+  }
+
+  begin(slot: number, pages: number, cpu: number): void {
+    const iovaPfn = this.#stack.begin(pages, cpu);
+    if (iovaPfn === NOT_MAPPED) this.#failed += 1;
+    this.#note(slot, iovaPfn, pages);
+  }
+
+  link(slot: number, offset: number, physPfn: number, pages: number): void {
+    const base = this.#iovaPfn[slot]!;
+    if (base === NOT_MAPPED) return;
+    const parts = this.#parts.get(slot);
+    if (this.#stack.link(base + offset, physPfn, pages)) {
+      parts?.push([offset, pages]);
+      return;
+    }
+    this.#failed += 1;
+    if (parts === undefined) this.#parts.set(slot, offset === 0 ? [] : [[0, offset]]);
+  }
+
+  commit(slot: number): void {
+    const base = this.#iovaPfn[slot]!;
+    if (base === NOT_MAPPED) return;
+    if (!this.#stack.commit(base, this.#pages[slot]!)) this.#failed += 1;
+  }
+
+  unmap(slot: number, cpu: number): void {
+    const base = this.#iovaPfn[slot]!;
+    const pages = this.#pages[slot]!;
+    this.#unmaps += 1;
+    if (base === NOT_MAPPED) return;
+    const parts = this.#parts.get(slot);
+    if (parts !== undefined) {
+      this.#parts.delete(slot);
+      for (const [offset, count] of parts) this.#stack.unlink(base + offset, count);
+      this.#stack.release(base, pages, cpu);
+      return;
+    }
+    this.#stack.unmap(base, pages, cpu);
+    if (this.#stack.hasReach) this.#open.open(pages, this.#nowNs);
+  }
+
+  /** Unmaps a part of a buffer at once. */
+  unlink(slot: number, offset: number, pages: number): void {
+    const base = this.#iovaPfn[slot]!;
+    if (base === NOT_MAPPED) return;
+    const before = this.#parts.get(slot) ?? [[0, this.#pages[slot]!]];
+    const after: [number, number][] = [];
+    for (const [start, count] of before) {
+      const first = Math.max(start, offset);
+      const end = Math.min(start + count, offset + pages);
+      if (first >= end) {
+        after.push([start, count]);
+        continue;
+      }
+      this.#stack.unlink(base + first, end - first);
+      if (start < first) after.push([start, first - start]);
+      if (end < start + count) after.push([end, start + count - end]);
+    }
+    this.#parts.set(slot, after);
+  }
+
+  /** Maps, without counting, what the recording did not see being mapped. */
+  adopt(slot: number, physPfn: number, pages: number, cpu: number): void {
+    this.meter.counting = false;
+    this.#note(slot, this.#stack.map(physPfn, pages, cpu), pages);
+    this.meter.counting = true;
+  }
+
+  /** Runs the timers that are still armed: everything unmapped is out of reach afterwards. */
+  finish(endNs: number): void {
+    this.advance(endNs);
+    this.#pageNsAtEnd = this.#exposures.pageNs + this.#open.openPageNs(endNs);
+    for (let turns = 0; turns < TIMERS_AT_END_MAX; turns += 1) {
+      const dueNs = this.#stack.dueNs;
+      if (!Number.isFinite(dueNs)) return;
+      this.advance(dueNs);
+    }
+  }
+
+  /** The outcome. */
+  result(span: RunSpan): Unjudged {
+    const { policy } = this;
+    const iova = this.#stack.iovaCounts();
+    return {
+      policy: policy.name,
+      requests: this.#requests(),
+      invalidations: this.#stack.invalidationCounts(),
+      flushes: this.#flushes(span),
+      iova: iova === null ? null : { ...iova, failed: this.#failed },
+      tables: this.#stack.tableCounts(),
+      exposure: policy.mode === "passthrough" ? null : this.#exposure(span),
+    };
+  }
+
+  #requests(): RequestCounts {
+    const { meter } = this;
+    const each = (count: number) => (this.#unmaps === 0 ? null : count / this.#unmaps);
+    const kicks = meter.events("virtqueueKick");
+    const syncs = meter.events("virtqueueSync") + meter.events("invalidateWait");
+    const { batch } = meter;
+    return {
+      map: meter.amount("requestMap"),
+      unmap: meter.amount("requestUnmap"),
+      kicks,
+      syncs,
+      syncsPerUnmap: each(syncs),
+      kicksPerUnmap: each(kicks),
+      batch: {
+        mean: batch.mean,
+        p50: batch.percentile(50),
+        p90: batch.percentile(90),
+        p99: batch.percentile(99),
+        max: batch.max,
+      },
+    };
+  }
+
+  #flushes(span: RunSpan): Unjudged["flushes"] {
+    const counts = this.#stack.flushCounts();
+    return counts === null || span.knowsTime ? counts : { ...counts, timer: null };
+  }
+
+  #exposure({ durationNs, knowsTime }: RunSpan): ExposureCounts {
+    const totals = this.#exposures;
+    const isMeasured = knowsTime && totals.count > 0;
+    return {
+      unmaps: totals.count,
+      peakBytes: totals.peakPages * PAGE_BYTES,
+      meanBytes: knowsTime && durationNs > 0 ? (this.#pageNsAtEnd / durationNs) * PAGE_BYTES : null,
+      meanNs: isMeasured ? totals.sumNs / totals.count : null,
+      longestNs: isMeasured ? totals.longestNs : null,
+    };
+  }
+
+  #note(slot: number, iovaPfn: number, pages: number): void {
+    if (slot >= this.#iovaPfn.length) {
+      this.#iovaPfn = doubled(this.#iovaPfn);
+      this.#pages = doubled(this.#pages);
+    }
+    this.#iovaPfn[slot] = iovaPfn;
+    this.#pages[slot] = pages;
+  }
+}

@@ -1,0 +1,58 @@
+import { describe, expect, it } from "vitest";
+import { policyNamed } from "./policy.ts";
+import { type Unjudged, verdictOf } from "./verdict.ts";
+
+function result(syncs: number, exposure: Unjudged["exposure"] = null): Unjudged {
+  const batch = { mean: 1, p50: 1, p90: 1, p99: 1, max: 1 };
+  return {
+    policy: "",
+    requests: {
+      map: 0,
+      unmap: 0,
+      kicks: syncs,
+      syncs,
+      syncsPerUnmap: syncs / 10,
+      kicksPerUnmap: null,
+      batch,
+    },
+    invalidations: null,
+    flushes: null,
+    iova: null,
+    tables: null,
+    exposure,
+  };
+}
+
+const nothing = { unmaps: 0, peakBytes: 0, meanBytes: 0, meanNs: null, longestNs: null };
+const basis = { iommu: "virtio", strict: result(2000), unmaps: 10 } as const;
+
+describe("verdictOf", () => {
+  it.each([
+    ["passthrough", result(0), /nothing protects memory/],
+    [
+      "strict",
+      result(2000, nothing),
+      /^Costs 2,000 waits \(200\.00 per .*; nothing stays reachable/,
+    ],
+    ["strict+map", result(1500, nothing), /^Saves 25 % of strict's waits: 1,500 waits/],
+    ["lazy-sq", result(2000, nothing), /no fewer than strict; here nothing stayed reachable/],
+    ["lazy-mq", result(2100, nothing), /5 % more than strict/],
+    [
+      "lazy-mq+map",
+      result(1, { unmaps: 3, peakBytes: 1572864, meanBytes: 5, meanNs: 2.5e6, longestNs: 16e6 }),
+      /^Saves 100\.0 % of strict's waits: 1 wait \(.*leaves up to 1\.5 MiB .* up to 16\.0 ms \(2\.50? ms/,
+    ],
+    [
+      "lazy-mq",
+      result(9, { unmaps: 3, peakBytes: 4096, meanBytes: null, meanNs: null, longestNs: null }),
+      /for a time that this recording cannot tell/,
+    ],
+  ])("%s names what it buys and what it risks", (name, outcome, text) => {
+    expect(verdictOf(policyNamed(name)!, outcome, basis)).toMatch(text);
+  });
+
+  it("says what strict would not: nothing to compare with", () => {
+    const text = verdictOf(policyNamed("lazy-mq")!, result(9, nothing), { ...basis, strict: null });
+    expect(text).toMatch(/^Takes 9 waits/);
+  });
+});
