@@ -85,6 +85,11 @@ export class DeviceQueue {
     return this.#size;
   }
 
+  /** Where the ring lies, null while disabled. */
+  get areas(): QueueAreas | null {
+    return this.#ring?.areas ?? null;
+  }
+
   /** Chains taken and not yet completed. */
   get inFlight(): number {
     return this.#inFlight;
