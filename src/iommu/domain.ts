@@ -32,6 +32,21 @@ export interface DomainTrace {
   unmap(iovaPfn: number, pages: number, unmappedPages: number): void;
 }
 
+/** What the DMA API hangs on a domain that it manages. */
+export interface DmaCookie {
+  /** Sets the flush queue up, if it is not there yet. @returns an errno, 0 on success */
+  initFlushQueue(): number;
+}
+
+/** Hears of a DMA that a domain refused. @returns 0 when it took care of it, else an errno */
+export type FaultHandler = (deviceName: string, iovaPfn: number, flags: number) => number;
+
+/** What a domain is in use for beyond translation; one thing at a time. */
+export type DomainCookie =
+  | { readonly kind: "none" }
+  | { readonly kind: "dma"; readonly dma: DmaCookie }
+  | { readonly kind: "fault-handler"; readonly handle: FaultHandler };
+
 /** A stretch of physically contiguous memory, in frames. */
 export interface PhysicalRun {
   readonly pfn: number;
@@ -42,6 +57,9 @@ export interface PhysicalRun {
 export class IommuDomain {
   type: DomainType;
   readonly driver: DriverDomain | null;
+  /** The IOMMU driver that made the domain; null when nobody asks. */
+  owner: object | null = null;
+  cookie: DomainCookie = { kind: "none" };
   readonly #trace: DomainTrace | null;
   readonly #gather = new IotlbGather();
   readonly #run: PageRun = { pageShift: 0, count: 0 };
@@ -68,6 +86,11 @@ export class IommuDomain {
     const errno = this.mapNoSync(iovaPfn, physPfn, pages, prot);
     if (errno !== Errno.OK) return errno;
     return this.syncMap(iovaPfn, pages);
+  }
+
+  /** Whether the kernel's DMA API manages the domain. */
+  get isDma(): boolean {
+    return this.type === DomainType.DMA || this.type === DomainType.DMA_FQ;
   }
 
   /** Maps without the sync, as dma_iova_link does. */
