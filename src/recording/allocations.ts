@@ -105,7 +105,7 @@ export class AllocationReader {
       if (!this.#ring.isSettled(number)) this.#settleByLooks(number);
     }
     this.#drain();
-    this.counts.neverUnmapped = this.#early.size;
+    this.counts.neverUnmapped += this.#early.size;
   }
 
   #isSane(event: TraceEvent, pages: number, rest: number): boolean {
@@ -163,7 +163,10 @@ export class AllocationReader {
     const rest = this.#early.get(live.allocation[slot]!);
     if (rest !== undefined) {
       rest.left -= live.pages[slot]!;
-      if (rest.left <= 0) this.#early.delete(live.allocation[slot]!);
+      if (rest.left <= 0) {
+        this.#early.delete(live.allocation[slot]!);
+        this.counts.neverUnmapped += 1;
+      }
     }
     live.remove(slot);
     this.counts.forgotten += 1;

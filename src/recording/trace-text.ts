@@ -399,7 +399,8 @@ export class TraceTextReader {
       this.cpus = Number(cpus[1]);
       return;
     }
-    if (/^(version = \d+|CPU \d+ is empty|[0-9a-f]{8,16} .*)$/.test(text)) return;
+    // Headers of trace-cmd; a call chain of perf: address, symbol, (file).
+    if (/^(version = \d+|CPU \d+ is empty|[0-9a-f]{4,16} [^()]+ \(.*\))$/.test(text)) return;
     this.notes.unreadableLine(line, "torn");
   }
 }
