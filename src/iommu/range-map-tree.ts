@@ -1,312 +1,256 @@
 /**
- * The shape of a range map's B+tree: splits on the way in, joins and whole-subtree removal on the
- * way out. What the keys stand for is range-map.ts's business.
+ * A range map's B+tree: the way to a leaf, and room for one more range. Removal is
+ * range-map-removal.ts's business, what the keys stand for range-map.ts's.
  *
- * Bounds: no node but the root has fewer than NODE_MIN − 2 keys, so that memory stays proportional
- * to the records however they come and go (each of the two walks that mend the tree brings a node to
- * NODE_MIN before it may take one child away from it).
+ * Growth of the arrays is the only step that can fail. It happens in `reserve`, before any change.
  */
-import { NODE_MAX, NODE_MIN, NONE, type RangeStore } from "./range-map-store.ts";
+import {
+  HIGH,
+  LEAF_FLOATS,
+  LEAF_MAX,
+  LEAF_MIN,
+  LOW,
+  NONE,
+  RangeLeaves,
+} from "./range-map-leaves.ts";
+import { NODE_MAX, NODE_MIN, RangeNodes } from "./range-map-nodes.ts";
 
-/** The tree: its root and its height over a store. */
+/** Levels that a tree may need at most: 2^26 leaves at NODE_MIN − 2 a node take 11. */
+const LEVELS_MAX = 12;
+/** Hints for each leaf that there is room for; a power of two. */
+const HINTS_PER_LEAF = 2;
+
+/** Asked before each growth with the bytes it takes; `false` makes it fail. */
+export type AllowGrowth = (bytes: number) => boolean;
+
+/** The tree. */
 export class RangeTree {
-  readonly store: RangeStore;
+  leaves = new RangeLeaves();
+  nodes = new RangeNodes();
+  /** A leaf at height 0, an inner node above, NONE when empty. */
   root = NONE;
   /** Levels of inner nodes above the leaves. */
   height = 0;
   count = 0;
+  /** Whether every range starts and ends with a page frame, so that frames alone tell their order. */
+  isPaged = true;
+  /** The leaf that `add` took a slot of. */
+  leafAdded = NONE;
+  /** Leaves by hash of a frame number: where a look-up ended before. */
+  #hints = new Int32Array(0);
+  readonly #allow: AllowGrowth | null;
+  /** What the last split made, or NONE, and the key it starts at. */
+  #split = NONE;
+  #splitPfn = 0;
+  #splitOffset = 0;
 
-  constructor(store: RangeStore) {
-    this.store = store;
+  constructor(allow: AllowGrowth | null) {
+    this.#allow = allow;
   }
 
-  /** Index of the last key of a node at or below (pfn, offset); −1 when all are above. */
-  indexIn(node: number, pfn: number, offset: number): number {
-    const { keyPfns, keyOffsets } = this.store;
-    const base = node * NODE_MAX;
-    let low = base;
-    let high = base + this.store.counts[node]!;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const key = keyPfns[middle]!;
-      if (key < pfn || (key === pfn && keyOffsets[middle]! <= offset)) low = middle + 1;
-      else high = middle;
-    }
-    return low - base - 1;
+  /** Bytes held, used or not. */
+  get bytes(): number {
+    const { leaves, nodes } = this;
+    return (
+      leaves.bytesFor(leaves.capacity) + nodes.bytesFor(nodes.capacity) + this.#hints.length * 4
+    );
   }
 
-  /** Index of the child of an inner node that (pfn, offset) belongs to. */
-  childIn(node: number, pfn: number, offset: number): number {
-    const index = this.indexIn(node, pfn, offset);
-    return Math.max(index, 0);
+  /**
+   * Makes room for one more range, whatever it splits.
+   *
+   * @returns false when growth is not allowed or memory is short; then nothing has changed
+   */
+  reserve(): boolean {
+    const { leaves, nodes } = this;
+    if (!leaves.hasRoom && !this.#growLeaves(Math.max(leaves.capacity * 2, 2))) return false;
+    if (this.height === 0 && (this.root === NONE || leaves.count(this.root) < LEAF_MAX))
+      return true;
+    return nodes.room >= LEVELS_MAX || this.#growNodes(Math.max(nodes.capacity * 2, LEVELS_MAX));
   }
 
   /** The leaf that (pfn, offset) belongs to; the tree must not be empty. */
   leafOf(pfn: number, offset: number): number {
-    const { keyPfns, keyOffsets, references, counts } = this.store;
+    // Four frames share a hint, neighbours have neighbouring ones, and large strides spread.
+    const bucket = (pfn * 0.25) | 0;
+    const hint = (bucket ^ (bucket >>> 8) ^ (bucket >>> 18)) & (this.#hints.length - 1);
+    const leaf = this.#hints[hint]!;
+    if (this.#owns(leaf, pfn)) return leaf;
+    return this.#leafAnew(pfn, offset, hint, leaf);
+  }
+
+  /** Rank of the last range of a leaf that starts at or below (pfn, offset); −1 when none does. */
+  rankIn(leaf: number, pfn: number, offset: number): number {
+    const leaves = this.leaves;
+    let rank = leaves.countUpTo(leaf, pfn) - 1;
+    if (this.isPaged) return rank;
+    while (rank >= 0 && leaves.startPfn(leaf, rank) === pfn) {
+      if ((leaves.offsets(leaf, rank) & 0xfff) <= offset) break;
+      rank -= 1;
+    }
+    return rank;
+  }
+
+  /**
+   * Takes a slot for a range that starts at (pfn, offset); room must be reserved.
+   *
+   * @param leaf - the leaf it belongs to, or NONE in an empty tree
+   * @param rank - its rank there
+   * @returns the slot, in `leafAdded`, which the caller fills
+   */
+  add(leaf: number, rank: number, pfn: number, offset: number): number {
+    this.count += 1;
+    if (leaf === NONE) this.root = this.leaves.take(-1, Infinity);
+    else if (this.leaves.count(leaf) < LEAF_MAX) {
+      this.leafAdded = leaf;
+      return this.leaves.insertAt(leaf, rank);
+    } else {
+      this.#splitPath(this.root, this.height, pfn, offset);
+      if (this.#split !== NONE) this.#growRoot();
+    }
+    this.leafAdded = this.#descend(pfn, offset);
+    return this.leaves.insertAt(this.leafAdded, this.rankIn(this.leafAdded, pfn, offset) + 1);
+  }
+
+  /** Forgets everything and lets the memory go. */
+  clear(): void {
+    this.leaves = new RangeLeaves();
+    this.nodes = new RangeNodes();
+    this.#hints = new Int32Array(0);
+    this.root = NONE;
+    this.height = 0;
+    this.count = 0;
+    this.isPaged = true;
+  }
+
+  #growLeaves(capacity: number): boolean {
+    const hintCount = capacity * HINTS_PER_LEAF;
+    if (this.#allow?.(this.leaves.bytesFor(capacity) + 4 * hintCount) === false) return false;
+    try {
+      const hints = new Int32Array(hintCount);
+      this.leaves.grow(capacity);
+      this.#hints = hints;
+      return true;
+    } catch {
+      return false; // The engine has no memory for arrays of this size.
+    }
+  }
+
+  #growNodes(capacity: number): boolean {
+    if (this.#allow?.(this.nodes.bytesFor(capacity)) === false) return false;
+    try {
+      this.nodes.grow(capacity);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Whether a frame surely belongs to a leaf, in use or not. */
+  #owns(leaf: number, pfn: number): boolean {
+    const floats = this.leaves.floats;
+    const low = floats[leaf * LEAF_FLOATS + LOW]!;
+    return low <= pfn && pfn < floats[leaf * LEAF_FLOATS + HIGH]! && (this.isPaged || low !== pfn);
+  }
+
+  /** The leaf that (pfn, offset) belongs to, where the hint was no help: perhaps a neighbour. */
+  #leafAnew(pfn: number, offset: number, hint: number, hinted: number): number {
+    const leaves = this.leaves;
+    let leaf = NONE;
+    const low = leaves.floats[hinted * LEAF_FLOATS + LOW]!;
+    if (low !== Infinity) leaf = pfn < low ? leaves.before(hinted) : leaves.after(hinted);
+    if (leaf === NONE || !this.#owns(leaf, pfn)) {
+      leaf = this.#descend(pfn, offset);
+      this.#widen(leaf, pfn);
+    }
+    this.#hints[hint] = leaf;
+    return leaf;
+  }
+
+  /** Moves a fence of the leaf that a frame belongs to, so that the frame lies between them. */
+  #widen(leaf: number, pfn: number): void {
+    const floats = this.leaves.floats;
+    const at = leaf * LEAF_FLOATS;
+    if (pfn < floats[at + LOW]!) floats[at + LOW] = pfn;
+    // Where offsets count, a part of the frame may belong to the next leaf.
+    const end = this.isPaged ? pfn + 1 : pfn;
+    if (end > floats[at + HIGH]!) floats[at + HIGH] = end;
+  }
+
+  #descend(pfn: number, offset: number): number {
+    const nodes = this.nodes;
     let node = this.root;
     for (let level = this.height; level > 0; level -= 1) {
-      const base = node * NODE_MAX;
-      let low = base + 1;
-      let high = base + counts[node]!;
-      while (low < high) {
-        const middle = (low + high) >>> 1;
-        const key = keyPfns[middle]!;
-        if (key < pfn || (key === pfn && keyOffsets[middle]! <= offset)) low = middle + 1;
-        else high = middle;
-      }
-      node = references[low - 1]!;
+      node = nodes.children[node * NODE_MAX + nodes.childAt(node, pfn, offset)]!;
     }
     return node;
   }
 
-  /** Adds a key to the leaf it belongs to; the store must have reserved. */
-  add(leaf: number, index: number, pfn: number, offset: number, reference: number): void {
-    this.count += 1;
-    if (this.store.counts[leaf]! < NODE_MAX) {
-      this.store.insertKey(leaf, index, pfn, offset, reference);
+  /** Splits the full leaf that (pfn, offset) belongs to, and the full nodes above it. */
+  #splitPath(node: number, level: number, pfn: number, offset: number): void {
+    if (level === 0) {
+      this.#splitLeaf(node, this.rankIn(node, pfn, offset) + 1);
       return;
     }
-    this.#addSplitting(this.root, this.height, pfn, offset, reference);
-    if (this.#splitNode !== NONE) this.#growRoot();
-  }
-
-  /** Takes one key out of the leaf it belongs to and gives its record back. */
-  removeOne(leaf: number, index: number): void {
-    const { store } = this;
-    const at = leaf * NODE_MAX + index;
-    const pfn = store.keyPfns[at]!;
-    const offset = store.keyOffsets[at]!;
-    store.freeRecords(leaf, index, index + 1);
-    store.removeKeys(leaf, index, index + 1);
-    this.count -= 1;
-    if (store.counts[leaf]! >= NODE_MIN) return;
-    if (this.height === 0) this.#shrinkRoot();
-    else this.#mend(pfn, offset);
-  }
-
-  /** Takes every key from `low` to `high`, both included, out; whole subtrees at a time. */
-  removeSpan(lowPfn: number, lowOffset: number, highPfn: number, highOffset: number): number {
-    const before = this.count;
-    this.#drop(this.root, this.height, lowPfn, lowOffset, highPfn, highOffset);
-    this.#shrinkRoot();
-    if (this.height > 0) this.#mend(lowPfn, lowOffset);
-    if (this.height > 0) this.#mend(highPfn, highOffset);
-    return before - this.count;
-  }
-
-  /** Forgets everything. */
-  clear(): void {
-    this.store.clear();
-    this.root = NONE;
-    this.height = 0;
-    this.count = 0;
-  }
-
-  /** The node that the last split made, or NONE, and the key it starts at. */
-  #splitNode = NONE;
-  #splitPfn = 0;
-  #splitOffset = 0;
-
-  #addSplitting(node: number, level: number, pfn: number, offset: number, reference: number): void {
-    const { store } = this;
-    let index = this.indexIn(node, pfn, offset);
-    let key = pfn;
-    let keyOffset = offset;
-    let target = reference;
-    if (level > 0) {
-      index = Math.max(index, 0);
-      this.#addSplitting(
-        store.references[node * NODE_MAX + index]!,
-        level - 1,
-        pfn,
-        offset,
-        reference,
-      );
-      if (this.#splitNode === NONE) return;
-      key = this.#splitPfn;
-      keyOffset = this.#splitOffset;
-      target = this.#splitNode;
-    }
-    if (store.counts[node]! < NODE_MAX) {
-      store.insertKey(node, index + 1, key, keyOffset, target);
-      this.#splitNode = NONE;
-      return;
-    }
-    this.#split(node, level, index + 1, key, keyOffset, target);
+    const index = this.nodes.childAt(node, pfn, offset);
+    this.#splitPath(this.nodes.children[node * NODE_MAX + index]!, level - 1, pfn, offset);
+    if (this.#split !== NONE) this.#addChild(node, index + 1);
   }
 
   /**
-   * Splits a full node and adds a key at `index`. Allocators fill address spaces from one end, so
-   * an addition at either end of a node splits off as few keys as a node may have.
+   * Splits a full leaf before a range of rank `rank` is added. Allocators fill address spaces from
+   * one end, so an addition at either end of a leaf splits off few ranges instead of half of them.
    */
-  #split(
-    node: number,
-    level: number,
-    index: number,
-    pfn: number,
-    offset: number,
-    reference: number,
-  ): void {
-    const { store } = this;
-    let at = NODE_MAX >>> 1;
-    if (index === NODE_MAX) at = NODE_MAX - NODE_MIN;
-    else if (index <= 1) at = NODE_MIN;
-    const right = store.takeNode();
-    store.copyKeys(node, at, right, 0, NODE_MAX - at);
-    store.counts[right] = NODE_MAX - at;
-    store.counts[node] = at;
-    if (level === 0) store.linkAfter(node, right);
-    if (index > at) store.insertKey(right, index - at, pfn, offset, reference);
-    else store.insertKey(node, index, pfn, offset, reference);
-    this.#splitNode = right;
-    this.#splitPfn = store.keyPfns[right * NODE_MAX]!;
-    this.#splitOffset = store.keyOffsets[right * NODE_MAX]!;
+  #splitLeaf(leaf: number, rank: number): void {
+    const leaves = this.leaves;
+    const at = splitPoint(rank, LEAF_MAX, LEAF_MIN);
+    const right = leaves.take(0, leaves.floats[leaf * LEAF_FLOATS + HIGH]!);
+    for (let index = 0; index < LEAF_MAX - at; index += 1) leaves.move(leaf, at, right, index);
+    leaves.linkAfter(leaf, right);
+    this.#split = right;
+    this.#splitPfn = leaves.startPfn(right, 0);
+    this.#splitOffset = leaves.offsets(right, 0) & 0xfff;
+    leaves.setFence(leaf, right, this.#splitPfn);
+  }
+
+  /** Puts what the last split made beside the child it came from, and splits a full node. */
+  #addChild(node: number, index: number): void {
+    const nodes = this.nodes;
+    const child = this.#split;
+    const pfn = this.#splitPfn;
+    const offset = this.#splitOffset;
+    // Child 0 may hold ranges below the key it was once given; keys must ascend all the same.
+    if (index === 1) nodes.setKey(node, 0, -1, 0);
+    this.#split = NONE;
+    if (nodes.counts[node]! < NODE_MAX) {
+      nodes.insertAt(node, index, pfn, offset, child);
+      return;
+    }
+    const at = splitPoint(index, NODE_MAX, NODE_MIN);
+    const right = nodes.take();
+    nodes.copy(node, at, right, 0, NODE_MAX - at);
+    nodes.setCount(right, NODE_MAX - at);
+    nodes.setCount(node, at);
+    if (index > at) nodes.insertAt(right, index - at, pfn, offset, child);
+    else nodes.insertAt(node, index, pfn, offset, child);
+    this.#split = right;
+    this.#splitPfn = nodes.keys[2 * right * NODE_MAX]!;
+    this.#splitOffset = nodes.keys[2 * right * NODE_MAX + 1]!;
   }
 
   #growRoot(): void {
-    const { store } = this;
-    const root = store.takeNode();
-    store.insertKey(root, 0, 0, 0, this.root);
-    store.insertKey(root, 1, this.#splitPfn, this.#splitOffset, this.#splitNode);
-    this.#splitNode = NONE;
+    const nodes = this.nodes;
+    const root = nodes.take();
+    nodes.insertAt(root, 0, -1, 0, this.root);
+    nodes.insertAt(root, 1, this.#splitPfn, this.#splitOffset, this.#split);
+    this.#split = NONE;
     this.root = root;
     this.height += 1;
   }
+}
 
-  /** Lets an empty root, and inner roots with one child, go. */
-  #shrinkRoot(): void {
-    const { store } = this;
-    while (this.height > 0 && store.counts[this.root]! === 1) {
-      const child = store.references[this.root * NODE_MAX]!;
-      store.freeNode(this.root);
-      this.root = child;
-      this.height -= 1;
-    }
-    if (store.counts[this.root]! > 0) return;
-    store.freeNode(this.root);
-    this.root = NONE;
-    this.height = 0;
-  }
-
-  #drop(
-    node: number,
-    level: number,
-    lowPfn: number,
-    lowOffset: number,
-    highPfn: number,
-    highOffset: number,
-  ): void {
-    const { store } = this;
-    if (level === 0) {
-      const below = this.indexIn(node, lowPfn, lowOffset);
-      const at = node * NODE_MAX + below;
-      const isHit =
-        below >= 0 && store.keyPfns[at] === lowPfn && store.keyOffsets[at] === lowOffset;
-      const from = isHit ? below : below + 1;
-      const end = this.indexIn(node, highPfn, highOffset) + 1;
-      store.freeRecords(node, from, end);
-      store.removeKeys(node, from, end);
-      this.count -= end - from;
-      return;
-    }
-    const base = node * NODE_MAX;
-    const first = this.childIn(node, lowPfn, lowOffset);
-    const last = this.childIn(node, highPfn, highOffset);
-    const firstChild = store.references[base + first]!;
-    const lastChild = store.references[base + last]!;
-    if (first === last) {
-      this.#drop(firstChild, level - 1, lowPfn, lowOffset, highPfn, highOffset);
-    } else {
-      this.#drop(firstChild, level - 1, lowPfn, lowOffset, Number.POSITIVE_INFINITY, 0);
-      this.#drop(lastChild, level - 1, -1, 0, highPfn, highOffset);
-    }
-    for (let index = first + 1; index < last; index += 1) {
-      this.#freeSubtree(store.references[base + index]!, level - 1);
-    }
-    // The children between, and an edge child that was emptied, leave the node together.
-    let from = first + 1;
-    let end = last > first ? last : first + 1;
-    if (last > first && store.counts[lastChild] === 0) {
-      this.#freeOne(lastChild, level - 1);
-      end = last + 1;
-    }
-    if (store.counts[firstChild] === 0) {
-      this.#freeOne(firstChild, level - 1);
-      from = first;
-    }
-    store.removeKeys(node, from, end);
-  }
-
-  #freeSubtree(node: number, level: number): void {
-    const { store } = this;
-    const count = store.counts[node]!;
-    if (level === 0) {
-      store.freeRecords(node, 0, count);
-      this.count -= count;
-    } else {
-      const base = node * NODE_MAX;
-      for (let index = base; index < base + count; index += 1) {
-        this.#freeSubtree(store.references[index]!, level - 1);
-      }
-    }
-    this.#freeOne(node, level);
-  }
-
-  #freeOne(node: number, level: number): void {
-    if (level === 0) this.store.freeLeaf(node);
-    else this.store.freeNode(node);
-  }
-
-  /** Walks from the root to (pfn, offset) and fills up each thin node on the way. */
-  #mend(pfn: number, offset: number): void {
-    const { store } = this;
-    let node = this.root;
-    for (let level = this.height; level > 0; level -= 1) {
-      let index = this.childIn(node, pfn, offset);
-      let child = store.references[node * NODE_MAX + index]!;
-      while (store.counts[child]! < NODE_MIN && store.counts[node]! > 1) {
-        this.#join(node, index + 1 < store.counts[node]! ? index : index - 1, level - 1);
-        index = this.childIn(node, pfn, offset);
-        child = store.references[node * NODE_MAX + index]!;
-      }
-      node = child;
-    }
-    this.#shrinkRoot();
-  }
-
-  /** Makes one node of children `index` and `index + 1`, or shares their keys evenly. */
-  #join(parent: number, index: number, level: number): void {
-    const { store } = this;
-    const at = parent * NODE_MAX + index;
-    const left = store.references[at]!;
-    const right = store.references[at + 1]!;
-    const leftCount = store.counts[left]!;
-    const rightCount = store.counts[right]!;
-    const total = leftCount + rightCount;
-    // An inner node's first key means nothing until it stands behind another: the parent knows it.
-    if (level > 0) {
-      store.keyPfns[right * NODE_MAX] = store.keyPfns[at + 1]!;
-      store.keyOffsets[right * NODE_MAX] = store.keyOffsets[at + 1]!;
-    }
-    if (total <= NODE_MAX) {
-      store.copyKeys(right, 0, left, leftCount, rightCount);
-      store.counts[left] = total;
-      this.#freeOne(right, level);
-      store.removeKeys(parent, index + 1, index + 2);
-      return;
-    }
-    const half = total >>> 1;
-    if (leftCount < half) {
-      store.copyKeys(right, 0, left, leftCount, half - leftCount);
-      store.copyKeys(right, half - leftCount, right, 0, total - half);
-    } else {
-      store.copyKeys(right, 0, right, leftCount - half, rightCount);
-      store.copyKeys(left, half, right, 0, leftCount - half);
-    }
-    store.counts[left] = half;
-    store.counts[right] = total - half;
-    store.keyPfns[at + 1] = store.keyPfns[right * NODE_MAX]!;
-    store.keyOffsets[at + 1] = store.keyOffsets[right * NODE_MAX]!;
-  }
+/** How many of `max` stay on the left when something is added at `index`. */
+function splitPoint(index: number, max: number, min: number): number {
+  if (index === max) return max - min;
+  return index <= 1 ? min : max >>> 1;
 }

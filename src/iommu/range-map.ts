@@ -13,8 +13,10 @@
  */
 import { assert } from "../errors.ts";
 import { addressOf, offsetOf, PFN_LAST, pfnOf } from "../units.ts";
-import { type AllowGrowth, NODE_MAX, NODE_MIN, NONE, RangeStore } from "./range-map-store.ts";
-import { RangeTree } from "./range-map-tree.ts";
+import { checkTree } from "./range-map-check.ts";
+import { HIGH, LEAF_FLOATS, LEAF_MAX, NONE } from "./range-map-leaves.ts";
+import { removeOne, removeSpan } from "./range-map-removal.ts";
+import { type AllowGrowth, RangeTree } from "./range-map-tree.ts";
 
 export { NONE };
 
@@ -43,9 +45,11 @@ export interface RangeEntry {
 /** Most ranges that a map may be limited to: what its record numbers reach. */
 export const RANGES_LIMIT = 2 ** 26;
 
+/** Bits of flags that a range carries. */
+export const RANGE_FLAG_BITS = 28;
+
 /** The map. */
 export class RangeMap {
-  readonly #store: RangeStore;
   readonly #tree: RangeTree;
   readonly #rangesMax: number;
 
@@ -57,8 +61,7 @@ export class RangeMap {
     assert(Number.isInteger(options.rangesMax), "the limit is a count");
     assert(options.rangesMax > 0 && options.rangesMax <= RANGES_LIMIT, "the limit is in reach");
     this.#rangesMax = options.rangesMax;
-    this.#store = new RangeStore(options.rangesMax, options.allow ?? null);
-    this.#tree = new RangeTree(this.#store);
+    this.#tree = new RangeTree(options.allow ?? null);
   }
 
   /** Ranges held. */
@@ -68,14 +71,14 @@ export class RangeMap {
 
   /** Memory held, in bytes. */
   get bytes(): number {
-    return this.#store.bytes;
+    return this.#tree.bytes;
   }
 
   /**
    * Adds the range from `start` to `last`, unless a byte of it is taken.
    *
    * @param valuePfn - frame of the address that the first byte stands for
-   * @param flags - any 32 bits
+   * @param flags - 0 … 2^28 − 1
    */
   insert(
     startPfn: number,
@@ -86,31 +89,37 @@ export class RangeMap {
     valueOffset: number,
     flags: number,
   ): RangeInsert {
-    const store = this.#store;
     const tree = this.#tree;
+    const leaves = tree.leaves;
     let leaf = tree.root;
-    let index = NONE;
+    let rank = NONE;
     if (leaf !== NONE) {
       leaf = tree.leafOf(startPfn, startOffset);
-      index = tree.indexIn(leaf, startPfn, startOffset);
-      const below = this.#positionAt(leaf, index);
+      rank = tree.rankIn(leaf, startPfn, startOffset);
+      const below = this.#positionAt(leaf, rank);
       if (below !== NONE && this.#lastReaches(below, startPfn, startOffset))
         return RangeInsert.OVERLAP;
-      const above = this.#positionAt(leaf, index + 1);
-      if (above !== NONE && this.#startsBy(above, lastPfn, lastOffset)) return RangeInsert.OVERLAP;
+      // Behind the last range of this leaf, the fence spares a look at the next one.
+      if (rank + 1 < leaves.count(leaf) || lastPfn >= leaves.floats[leaf * LEAF_FLOATS + HIGH]!) {
+        const above = this.#positionAt(leaf, rank + 1);
+        if (above !== NONE && this.#startsBy(above, lastPfn, lastOffset))
+          return RangeInsert.OVERLAP;
+      }
     }
-    if (tree.count >= this.#rangesMax || !store.reserve()) return RangeInsert.FULL;
-    if (leaf === NONE) {
-      leaf = store.takeNode();
-      tree.root = leaf;
-    }
-    const record = store.takeRecord();
-    store.recordFloats[record * 4] = lastPfn;
-    store.recordFloats[record * 4 + 1] = valuePfn;
-    store.recordWords[record * 8 + 4] = lastOffset;
-    store.recordWords[record * 8 + 5] = valueOffset;
-    store.recordWords[record * 8 + 6] = flags;
-    tree.add(leaf, index + 1, startPfn, startOffset, record);
+    if (tree.count >= this.#rangesMax || !tree.reserve()) return RangeInsert.FULL;
+    if (startOffset !== 0 || lastOffset !== 0xfff) tree.isPaged = false;
+    const slot = tree.add(leaf, rank + 1, startPfn, startOffset);
+    tree.leaves.fill(
+      tree.leafAdded,
+      slot,
+      startPfn,
+      startOffset,
+      lastPfn,
+      lastOffset,
+      valuePfn,
+      valueOffset,
+      flags,
+    );
     return RangeInsert.OK;
   }
 
@@ -135,59 +144,60 @@ export class RangeMap {
 
   /** Position of the lowest range, or NONE. */
   first(): number {
-    return this.#tree.root === NONE ? NONE : this.#tree.leafOf(-1, 0) * NODE_MAX;
+    return this.#tree.root === NONE ? NONE : this.#positionAt(this.#tree.leafOf(0, 0), 0);
   }
 
   /** Position of the highest range, or NONE. */
   last(): number {
-    return this.#floor(Number.POSITIVE_INFINITY, 0);
+    return this.#floor(PFN_LAST, 0xfff);
   }
 
   /** Position of the range above another, or NONE. */
   next(position: number): number {
-    const leaf = Math.floor(position / NODE_MAX);
-    return this.#positionAt(leaf, position - leaf * NODE_MAX + 1);
+    return this.#positionAt(position >>> 3, (position & 7) + 1);
   }
 
   /** Position of the range below another, or NONE. */
   previous(position: number): number {
-    const leaf = Math.floor(position / NODE_MAX);
-    return this.#positionAt(leaf, position - leaf * NODE_MAX - 1);
+    return this.#positionAt(position >>> 3, (position & 7) - 1);
   }
 
   /** Frame of the first address of the range at a position. */
   startPfn(position: number): number {
-    return this.#store.keyPfns[position]!;
+    return this.#tree.leaves.startPfn(position >>> 3, position & 7);
   }
 
   /** Offset of the first address in its frame. */
   startOffset(position: number): number {
-    return this.#store.keyOffsets[position]!;
+    return this.#tree.leaves.offsets(position >>> 3, position & 7) & 0xfff;
   }
 
   /** Frame of the last address. */
   lastPfn(position: number): number {
-    return this.#store.recordFloats[this.#store.references[position]! * 4]!;
+    return this.#tree.leaves.lastPfn(position >>> 3, position & 7);
   }
 
   /** Offset of the last address in its frame. */
   lastOffset(position: number): number {
-    return this.#store.recordWords[this.#store.references[position]! * 8 + 4]!;
+    return (this.#tree.leaves.offsets(position >>> 3, position & 7) >>> 12) & 0xfff;
   }
 
   /** Frame of what the first address stands for. */
   valuePfn(position: number): number {
-    return this.#store.recordFloats[this.#store.references[position]! * 4 + 1]!;
+    return this.#tree.leaves.valuePfn(position >>> 3, position & 7);
   }
 
   /** Offset of what the first address stands for. */
   valueOffset(position: number): number {
-    return this.#store.recordWords[this.#store.references[position]! * 8 + 5]!;
+    return this.#tree.leaves.valueOffset(position >>> 3, position & 7) & 0xfff;
   }
 
   /** Flags of the range. */
   flags(position: number): number {
-    return this.#store.recordWords[this.#store.references[position]! * 8 + 6]!;
+    const leaves = this.#tree.leaves;
+    const leaf = position >>> 3;
+    const rank = position & 7;
+    return (leaves.offsets(leaf, rank) >>> 24) | ((leaves.valueOffset(leaf, rank) >>> 12) << 8);
   }
 
   /**
@@ -205,10 +215,14 @@ export class RangeMap {
     const tree = this.#tree;
     if (tree.root === NONE) return 0;
     const leaf = tree.leafOf(startPfn, startOffset);
-    const index = tree.indexIn(leaf, startPfn, startOffset);
-    let from = this.#positionAt(leaf, index);
+    const rank = tree.rankIn(leaf, startPfn, startOffset);
+    if (rank >= 0 && this.#isExactly(leaf, rank, startPfn, startOffset, lastPfn, lastOffset)) {
+      removeOne(tree, leaf, rank);
+      return 1;
+    }
+    let from = this.#positionAt(leaf, rank);
     if (from === NONE || !this.#lastReaches(from, startPfn, startOffset)) {
-      from = this.#positionAt(leaf, index + 1);
+      from = this.#positionAt(leaf, rank + 1);
       if (from === NONE || !this.#startsBy(from, lastPfn, lastOffset)) return 0;
     } else if (this.startPfn(from) !== startPfn || this.startOffset(from) !== startOffset) {
       return CUT;
@@ -220,7 +234,8 @@ export class RangeMap {
       this.removeAt(from);
       return 1;
     }
-    return tree.removeSpan(
+    return removeSpan(
+      tree,
       this.startPfn(from),
       this.startOffset(from),
       this.startPfn(end),
@@ -230,8 +245,7 @@ export class RangeMap {
 
   /** Removes the range at a position; every position is void afterwards. */
   removeAt(position: number): void {
-    const leaf = Math.floor(position / NODE_MAX);
-    this.#tree.removeOne(leaf, position - leaf * NODE_MAX);
+    removeOne(this.#tree, position >>> 3, position & 7);
   }
 
   /** Removes everything and gives the memory back. */
@@ -267,71 +281,14 @@ export class RangeMap {
 
   /** Asserts what must hold between any two changes; for tests, it visits everything. */
   check(): void {
-    const { root, height, count } = this.#tree;
-    const seen = root === NONE ? 0 : this.#checkNode(root, height, -1, 0, Infinity, 0);
-    assert(seen === count, "the count is the number of ranges in the leaves");
-    let walked = 0;
-    let before = NONE;
-    for (let at = this.first(); at !== NONE; at = this.next(at)) {
-      const pfn = this.startPfn(at);
-      const offset = this.startOffset(at);
-      assert(!this.#endsBefore(at, pfn, offset), "a range does not end before it starts");
-      assert(this.lastPfn(at) <= PFN_LAST, "a range ends inside the space");
-      assert(this.previous(at) === before, "the chain of leaves runs both ways");
-      assert(before === NONE || this.#endsBefore(before, pfn, offset), "ranges do not overlap");
-      before = at;
-      walked += 1;
-    }
-    assert(walked === count, "the chain of leaves holds every range");
-  }
-
-  #checkNode(
-    node: number,
-    level: number,
-    lowPfn: number,
-    lowOffset: number,
-    highPfn: number,
-    highOffset: number,
-  ): number {
-    const { counts, keyPfns, keyOffsets, references } = this.#store;
-    const count = counts[node]!;
-    assert(count > 0 && count <= NODE_MAX, "a node is neither empty nor over-full");
-    assert(node === this.#tree.root || count >= NODE_MIN - 2, "no node but the root is thin");
-    let seen = 0;
-    let pfn = lowPfn;
-    let offset = lowOffset;
-    for (let index = 0; index < count; index += 1) {
-      const at = node * NODE_MAX + index;
-      if (level === 0 || index > 0) {
-        const key = keyPfns[at]!;
-        const isAbove = key > pfn || (key === pfn && keyOffsets[at]! >= offset);
-        assert(isAbove, "keys ascend and stay above their separator");
-        const isBelow = key < highPfn || (key === highPfn && keyOffsets[at]! < highOffset);
-        assert(isBelow, "keys stay below the next separator");
-        pfn = key;
-        offset = keyOffsets[at]!;
-      }
-      if (level === 0) seen += 1;
-      else {
-        const isLast = index + 1 === count;
-        seen += this.#checkNode(
-          references[at]!,
-          level - 1,
-          pfn,
-          offset,
-          isLast ? highPfn : keyPfns[at + 1]!,
-          isLast ? highOffset : keyOffsets[at + 1]!,
-        );
-      }
-    }
-    return seen;
+    checkTree(this.#tree);
   }
 
   /** Position of the last range that starts at or below an address, or NONE. */
   #floor(pfn: number, offset: number): number {
     if (this.#tree.root === NONE) return NONE;
     const leaf = this.#tree.leafOf(pfn, offset);
-    return this.#positionAt(leaf, this.#tree.indexIn(leaf, pfn, offset));
+    return this.#positionAt(leaf, this.#tree.rankIn(leaf, pfn, offset));
   }
 
   /** Position of the last range that starts at or below `last`; `from` does. */
@@ -342,25 +299,36 @@ export class RangeMap {
     return this.#floor(lastPfn, lastOffset);
   }
 
-  /** Position `index` of a leaf, where −1 is the last of the leaf before and so on, or NONE. */
-  #positionAt(leaf: number, index: number): number {
-    const { counts, before, after } = this.#store;
-    if (index < 0) {
-      const previous = before[leaf]!;
-      return previous === NONE ? NONE : previous * NODE_MAX + counts[previous]! - 1;
+  /** Position of a rank in a leaf, where −1 is the last of the leaf before and so on, or NONE. */
+  #positionAt(leaf: number, rank: number): number {
+    const leaves = this.#tree.leaves;
+    if (rank < 0) {
+      const previous = leaves.before(leaf);
+      return previous === NONE ? NONE : previous * LEAF_MAX + leaves.count(previous) - 1;
     }
-    if (index < counts[leaf]!) return leaf * NODE_MAX + index;
-    const next = after[leaf]!;
-    return next === NONE ? NONE : next * NODE_MAX;
+    if (rank < leaves.count(leaf)) return leaf * LEAF_MAX + rank;
+    const next = leaves.after(leaf);
+    return next === NONE ? NONE : next * LEAF_MAX;
+  }
+
+  #isExactly(
+    leaf: number,
+    rank: number,
+    startPfn: number,
+    startOffset: number,
+    lastPfn: number,
+    lastOffset: number,
+  ): boolean {
+    const leaves = this.#tree.leaves;
+    if (leaves.startPfn(leaf, rank) !== startPfn) return false;
+    if (leaves.lastPfn(leaf, rank) !== lastPfn) return false;
+    const offsets = this.#tree.isPaged ? 0xfff000 : leaves.offsets(leaf, rank) & 0xffffff;
+    return offsets === (startOffset | (lastOffset << 12));
   }
 
   #lastReaches(position: number, pfn: number, offset: number): boolean {
     const last = this.lastPfn(position);
     return last > pfn || (last === pfn && this.lastOffset(position) >= offset);
-  }
-
-  #endsBefore(position: number, pfn: number, offset: number): boolean {
-    return !this.#lastReaches(position, pfn, offset);
   }
 
   #endsAfter(position: number, pfn: number, offset: number): boolean {
