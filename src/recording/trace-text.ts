@@ -121,6 +121,7 @@ export class TraceTextReader {
 
   /** {@link LineSink.quickLine} */
   quickLine(bytes: Uint8Array, start: number, limit: number, line: number): number {
+    if (bytes[start] === HASH) return -1;
     const outcome = this.#parse(bytes, start, limit, line);
     let end = this.#cursor.at;
     if (outcome === Outcome.event) {
@@ -193,6 +194,9 @@ export class TraceTextReader {
     const event = this.#event;
     const head = this.#head;
     event.comm = this.#comms.intern(this.#cursor.bytes, head.commStart, head.commEnd);
+    if (event.kind > TraceKind.unmap) {
+      event.device = this.#devices.intern(this.#cursor.bytes, this.#deviceStart, this.#deviceEnd);
+    }
     if (head.ticks) this.ticks = true;
     head.columnBefore = head.column;
     this.#checkTime(event);
@@ -244,6 +248,8 @@ export class TraceTextReader {
     return true;
   }
 
+  #deviceStart = 0;
+  #deviceEnd = 0;
   #hasEnd = false;
   #endPfn = 0;
   #endOffset = 0;
@@ -330,7 +336,8 @@ export class TraceTextReader {
     event.iovaOffset = cursor.offset;
     if (!cursor.take(flagsIs) || !cursor.takeHex()) return false;
     event.flags = cursor.offset;
-    event.device = this.#devices.intern(cursor.bytes, start, end);
+    this.#deviceStart = start;
+    this.#deviceEnd = end;
     return true;
   }
 
@@ -348,7 +355,8 @@ export class TraceTextReader {
     const start = cursor.at;
     this.#takeToken();
     if (cursor.at === start) return false;
-    event.device = this.#devices.intern(cursor.bytes, start, cursor.at);
+    this.#deviceStart = start;
+    this.#deviceEnd = cursor.at;
     return true;
   }
 

@@ -5,7 +5,7 @@
  */
 import { createReadStream } from "node:fs";
 import { pipeline, Readable } from "node:stream";
-import { createGunzip, type Gunzip } from "node:zlib";
+import { createGunzip } from "node:zlib";
 import { StackError } from "../../errors.ts";
 
 const CHUNK_BYTES = 256 * 1024;
@@ -50,7 +50,8 @@ async function* unpack(
       bytes += next.value.length;
     }
   }
-  const rest = joined(head, source, done);
+  const given = { bytes: 0 };
+  const rest = joined(head, source, done, given);
   const magic = Buffer.concat(head.map((chunk) => chunk.subarray(0, 2))).subarray(0, 2);
   if (magic[0] !== 0x1f || magic[1] !== 0x8b) {
     yield* rest;
@@ -61,7 +62,7 @@ async function* unpack(
   try {
     for await (const chunk of gunzip) yield chunk as Uint8Array;
   } catch (error) {
-    throw gzipError(name, gunzip, error);
+    throw gzipError(name, given.bytes, error);
   }
 }
 
@@ -69,12 +70,17 @@ async function* joined(
   head: readonly Uint8Array[],
   source: AsyncIterator<Uint8Array>,
   done: boolean,
+  given: { bytes: number },
 ): AsyncGenerator<Uint8Array, void, undefined> {
   try {
-    yield* head;
+    for (const chunk of head) {
+      given.bytes += chunk.length;
+      yield chunk;
+    }
     while (!done) {
       const next = await source.next();
       if (next.done === true) return;
+      given.bytes += next.value.length;
       yield next.value;
     }
   } finally {
@@ -82,10 +88,10 @@ async function* joined(
   }
 }
 
-function gzipError(name: string, gunzip: Gunzip, error: unknown): unknown {
+/** @param offset - packed bytes that were read when the error showed */
+function gzipError(name: string, offset: number, error: unknown): unknown {
   const code = codeOf(error);
   if (!code.startsWith("Z_")) return error;
-  const offset = gunzip.bytesWritten;
   if (code === "Z_BUF_ERROR") {
     return new StackError({
       code: "recording/gzip-truncated",
