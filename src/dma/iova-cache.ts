@@ -19,8 +19,8 @@ export type ReleasePfn = (pfn: number, order: number) => void;
 export interface IovaCacheOptions {
   readonly cpus: number;
   readonly rules?: Partial<IovaRules>;
-  /** Magazines that memory suffices for; as many as asked for by default. */
-  readonly magazinesMax?: number;
+  /** Asked before each allocation of a magazine: false when there is no memory. */
+  readonly hasMemory?: () => boolean;
 }
 
 /** Magazines and depot of one IOVA domain. A size class is named by its order, log2 of pages. */
@@ -30,11 +30,10 @@ export class IovaCache {
   readonly #magazineSize: number;
   readonly #fifo: boolean;
   readonly #shared: boolean;
-  readonly #magazinesMax: number;
+  readonly #hasMemory: () => boolean;
   #pfns: Float64Array<ArrayBuffer>;
   #sizes: Int32Array<ArrayBuffer>;
   #magazines = 0;
-  #magazinesUsed = 0;
   #unused: number[] = [];
   readonly #loaded: Int32Array<ArrayBuffer>;
   readonly #previous: Int32Array<ArrayBuffer>;
@@ -53,7 +52,7 @@ export class IovaCache {
     this.#magazineSize = rules.magazineSize;
     this.#fifo = rules.fifo;
     this.#shared = rules.oneCacheForAllCpus;
-    this.#magazinesMax = options.magazinesMax ?? Number.POSITIVE_INFINITY;
+    this.#hasMemory = options.hasMemory ?? (() => true);
     this.#pfns = new Float64Array(4 * this.#magazineSize);
     this.#sizes = new Int32Array(4);
     this.#loaded = new Int32Array(CACHED_ORDERS * options.cpus).fill(NO_MAGAZINE);
@@ -195,7 +194,6 @@ export class IovaCache {
     copy.#pfns = this.#pfns.slice();
     copy.#sizes = this.#sizes.slice();
     copy.#magazines = this.#magazines;
-    copy.#magazinesUsed = this.#magazinesUsed;
     copy.#unused = this.#unused.slice();
     copy.#loaded.set(this.#loaded);
     copy.#previous.set(this.#previous);
@@ -217,8 +215,7 @@ export class IovaCache {
   }
 
   #take(): number {
-    if (this.#magazinesUsed >= this.#magazinesMax) return NO_MAGAZINE;
-    this.#magazinesUsed += 1;
+    if (!this.#hasMemory()) return NO_MAGAZINE;
     const unused = this.#unused.pop();
     if (unused !== undefined) return unused;
     if (this.#magazines === this.#sizes.length) {
@@ -236,6 +233,5 @@ export class IovaCache {
   #discard(magazine: number): void {
     this.#sizes[magazine] = 0;
     this.#unused.push(magazine);
-    this.#magazinesUsed -= 1;
   }
 }

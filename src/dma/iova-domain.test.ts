@@ -158,7 +158,12 @@ describe("caches", () => {
   });
 
   it("without memory for a third magazine the page goes back to the tree", () => {
-    const space = new IovaDomain({ cpus: 1, magazinesMax: 2 });
+    let magazines = 2;
+    const hasMemory = (): boolean => {
+      magazines -= 1;
+      return magazines >= 0;
+    };
+    const space = new IovaDomain({ cpus: 1, hasMemory });
     const pfns = Array.from({ length: 255 }, () => space.alloc(1, last32, true, 0));
     for (const pfn of pfns) space.free(pfn, 1, 0, 0);
     expect(space.counts.cacheFrees).toBe(254);

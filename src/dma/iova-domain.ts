@@ -22,8 +22,8 @@ export interface IovaDomainOptions {
   /** Lowest page that is handed out, at least 1. 1 by default. */
   readonly startPfn?: number;
   readonly rules?: Partial<IovaRules>;
-  /** Magazines that memory suffices for; as many as asked for by default. */
-  readonly magazinesMax?: number;
+  /** Asked before each allocation of a magazine: false when there is no memory. */
+  readonly hasMemory?: () => boolean;
   readonly meter?: Meter;
 }
 

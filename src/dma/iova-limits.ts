@@ -4,7 +4,7 @@
  * Source: drivers/iommu/dma-iommu.c:iommu_dma_alloc_iova; dev_iommu.pci_32bit_workaround, which
  * iommu.forcedac=1 leaves off.
  */
-import { PFN_LAST } from "../units.ts";
+import { PAGE_SHIFT, PFN_LAST } from "../units.ts";
 import type { IovaDomain } from "./iova-domain.ts";
 import { NO_IOVA } from "./iova-tree.ts";
 
@@ -28,7 +28,7 @@ export class DeviceIova {
   constructor(domain: IovaDomain, options: IovaLimitOptions) {
     this.domain = domain;
     this.#limitPfn = Math.min(options.busLimitPfn ?? PFN_LAST, options.apertureLastPfn ?? PFN_LAST);
-    this.#granule = 2 ** (domain.granuleShift - 12);
+    this.#granule = 2 ** (domain.granuleShift - PAGE_SHIFT);
     this.#try32First = options.try32First;
   }
 

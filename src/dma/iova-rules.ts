@@ -2,13 +2,18 @@
  * The rules of the IOVA allocator that can be broken on purpose, with Linux's as the default.
  *
  * A test that switches one of them off shows that a recording can tell the difference.
- * Source: drivers/iommu/iova.c: IOVA_MAG_SIZE, IOVA_RANGE_CACHE_MAX_SIZE, IOVA_DEPOT_DELAY.
+ * Source: drivers/iommu/iova.c: IOVA_MAG_SIZE, IOVA_RANGE_CACHE_MAX_SIZE, IOVA_DEPOT_DELAY,
+ * iova_rcache_range.
  */
+
+import { PAGE_BYTES } from "../units.ts";
 
 /** Size classes of the caches: 1, 2, 4, 8, 16 and 32 pages. */
 export const CACHED_ORDERS = 6;
 /** Sizes below this many pages are rounded up to a power of two. */
 export const ROUNDED_PAGES = 1 << (CACHED_ORDERS - 1);
+/** Bytes of the largest mapping that the caches serve: dma_opt_mapping_size. */
+export const OPTIMAL_MAPPING_BYTES = ROUNDED_PAGES * PAGE_BYTES;
 /** Time between a magazine's arrival in the depot and the work that trims it. */
 export const DEPOT_DELAY_MS = 100;
 
