@@ -1,5 +1,8 @@
 /** Every benchmark file, one line each. */
 import type { Benchmark } from "./harness.ts";
+import { benchmarks as iova } from "./iova.bench.ts";
+import { benchmarks as pageTable } from "./page-table.bench.ts";
+import { benchmarks as replay } from "./replay.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
-export const benchmarks: readonly Benchmark[] = [...virtqueue];
+export const benchmarks: readonly Benchmark[] = [...iova, ...pageTable, ...replay, ...virtqueue];

@@ -33,6 +33,22 @@ export const ADDRESS_LAST = 0xffff_ffff_ffff_ffffn;
 
 const TWO_32 = 2 ** 32;
 
+const powersOfTwo = Float64Array.from({ length: 64 }, (_, exponent) => 2 ** exponent);
+
+/**
+ * 2^exponent by table: the operator `**` with a variable costs some 50 ns.
+ *
+ * @param exponent - 0 … 63
+ */
+export function powerOfTwo(exponent: number): number {
+  return powersOfTwo[exponent]!;
+}
+
+/** What is left of `value` (0 … 2^53 − 1) by `count` (a power of two); faster than `%`. */
+export function modulo(value: number, count: number): number {
+  return value - Math.floor(value / count) * count;
+}
+
 /**
  * The frame that an address lies in.
  *
@@ -126,7 +142,7 @@ export function log2Ceil(value: number): number {
 
 /** Whether `value` (0 … 2^53 − 1) is a power of two. */
 export function isPowerOfTwo(value: number): boolean {
-  return value > 0 && 2 ** log2Floor(value) === value;
+  return value > 0 && powerOfTwo(log2Floor(value)) === value;
 }
 
 /** Prints a number or bigint as lower-case hexadecimal with `0x`, padded to `digits`. */

@@ -4,7 +4,7 @@
  * Source: drivers/iommu/iommu.c:iommu_pgsize. Addresses and sizes are in 4 KiB frames here, page
  * sizes are log2 of bytes.
  */
-import { log2Floor, PAGE_SHIFT, trailingZeros } from "../units.ts";
+import { log2Floor, modulo, PAGE_SHIFT, powerOfTwo, trailingZeros } from "../units.ts";
 
 /**
  * Picks the largest page that alignment and length allow, and how many of it make one run: small
@@ -26,18 +26,19 @@ export function choosePageRun(
 ): boolean {
   const alignment = Math.min(trailingZeros(iovaPfn), trailingZeros(physPfn));
   const orderMax = Math.min(alignment, log2Floor(pages));
-  let index = pageShifts.length - 1;
+  // Sizes differ, so the size at an index is at least 2^index times the smallest.
+  let index = Math.min(pageShifts.length - 1, orderMax);
   while (index >= 0 && pageShifts[index]! - PAGE_SHIFT > orderMax) index -= 1;
   if (index < 0) return false;
   const pageShift = pageShifts[index]!;
-  const pageFrames = 2 ** (pageShift - PAGE_SHIFT);
+  const pageFrames = powerOfTwo(pageShift - PAGE_SHIFT);
   out.pageShift = pageShift;
   out.count = Math.floor(pages / pageFrames);
   if (index + 1 === pageShifts.length) return true;
 
-  const nextFrames = 2 ** (pageShifts[index + 1]! - PAGE_SHIFT);
-  const iovaInNext = iovaPfn % nextFrames;
-  if (iovaInNext !== physPfn % nextFrames) return true;
+  const nextFrames = powerOfTwo(pageShifts[index + 1]! - PAGE_SHIFT);
+  const iovaInNext = modulo(iovaPfn, nextFrames);
+  if (iovaInNext !== modulo(physPfn, nextFrames)) return true;
   const toBoundary = nextFrames - iovaInNext;
   if (toBoundary + nextFrames <= pages) out.count = toBoundary / pageFrames;
   return true;

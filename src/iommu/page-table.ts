@@ -19,6 +19,14 @@ import { type Meter, NULL_METER } from "../meter.ts";
 import { PAGE_BYTES } from "../units.ts";
 import type { PageTableFormat } from "./formats/format.ts";
 import type { IotlbGather, TableList } from "./gather.ts";
+import { type DirtyReport, TableDirty } from "./table-dirty.ts";
+import {
+  dumpTables,
+  forEachLeaf,
+  type Leaf,
+  type TableDump,
+  type TableRoot,
+} from "./table-dump.ts";
 import { TableMapper } from "./table-map.ts";
 import { TableTree } from "./table-tree.ts";
 import { TableUnmapper } from "./table-unmap.ts";
@@ -39,6 +47,7 @@ export class PageTable {
   readonly #tree: TableTree;
   readonly #mapper: TableMapper;
   readonly #unmapper: TableUnmapper;
+  readonly #dirty: TableDirty;
   readonly #walker: TableWalker;
   readonly #result = new WalkResult();
   readonly #quietWalker: TableWalker;
@@ -53,6 +62,7 @@ export class PageTable {
     this.#tree = tree;
     this.#mapper = new TableMapper(tree);
     this.#unmapper = new TableUnmapper(tree);
+    this.#dirty = new TableDirty(tree);
     this.#walker = new TableWalker(options.format, options.pool, tree.meter);
     this.#quietWalker = new TableWalker(options.format, options.pool, NULL_METER);
   }
@@ -157,6 +167,35 @@ export class PageTable {
     const { rootPfn, topLevel } = this.#tree;
     this.#quietWalker.walk(rootPfn, topLevel, iovaPfn, this.#result);
     return this.#result.physPfn;
+  }
+
+  /**
+   * Reports the pages of a range that were written, and makes them clean if asked to.
+   *
+   * @returns an errno, 0 on success; EINVAL when the format keeps no dirty state
+   */
+  readDirty(iovaPfn: number, pages: number, isCleaning: boolean, report: DirtyReport): number {
+    return this.#dirty.read(iovaPfn, pages, isCleaning, report);
+  }
+
+  /** Marks a page as written, as the hardware does. @returns whether it is now marked */
+  markDirty(iovaPfn: number): boolean {
+    return this.#dirty.mark(iovaPfn);
+  }
+
+  /** Calls `visit` for every mapping, in the order of addresses. */
+  forEachLeaf(visit: (leaf: Leaf) => void): void {
+    forEachLeaf(this.#root, visit);
+  }
+
+  /** A copy of all tables that any walker can walk. */
+  dump(): TableDump {
+    return dumpTables(this.#root);
+  }
+
+  get #root(): TableRoot {
+    const { format, pool, rootPfn, topLevel } = this.#tree;
+    return { format, memory: pool, rootPfn, topLevel };
   }
 
   /** Gives back tables that no walker can hold any more. */

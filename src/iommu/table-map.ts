@@ -13,7 +13,15 @@ import { Errno } from "../errno.ts";
 import { assert } from "../errors.ts";
 import { createLocation, type FrameLocation } from "../memory/page-pool.ts";
 import { Step } from "../meter.ts";
-import { alignDown, isAligned, PAGE_SHIFT, PFN_LAST } from "../units.ts";
+import {
+  alignDown,
+  isAligned,
+  modulo,
+  PAGE_BYTES,
+  PAGE_SHIFT,
+  PFN_LAST,
+  powerOfTwo,
+} from "../units.ts";
 import {
   addressHighOf,
   addressLowOf,
@@ -91,7 +99,7 @@ export class TableMapper {
     this.mappedPages = 0;
     assert(iovaPfn >= 0 && iovaPfn <= PFN_LAST, "a frame number lies in 0 … 2^52 - 1");
     if ((format.levelOfShift[pageShift] ?? -1) < 0 || count <= 0) return Errno.EINVAL;
-    const frames = 2 ** (pageShift - PAGE_SHIFT);
+    const frames = powerOfTwo(pageShift - PAGE_SHIFT);
     if (!isAligned(iovaPfn, frames) || !isAligned(physPfn, frames)) return Errno.EINVAL;
     const pages = count * frames;
     if (pages - 1 > PFN_LAST - iovaPfn) return Errno.ERANGE;
@@ -115,7 +123,7 @@ export class TableMapper {
     const errno = format.encodeLeaf(prot, level, pageShift, this.#leaf);
     if (errno !== Errno.OK) return errno;
     const slotOrder = pageShift - PAGE_SHIFT - format.shiftOf[level]!;
-    const frames = 2 ** (pageShift - PAGE_SHIFT);
+    const frames = powerOfTwo(pageShift - PAGE_SHIFT);
     let iova = iovaPfn;
     let phys = physPfn;
     for (let left = this.#run.count; left > 0; ) {
@@ -132,7 +140,7 @@ export class TableMapper {
         slotOrder === 0
           ? this.#fillPages(word, batch, level, iova, phys)
           : this.#fillContiguous(word, batch, level, slotOrder, iova, phys);
-      if (done > 0) tree.meter.step(Step.entryWrite, done * 2 ** slotOrder, this.#at.node);
+      if (done > 0) tree.meter.step(Step.entryWrite, done << slotOrder, this.#at.node);
       this.mappedPages += done * frames;
       if (done < batch) return this.#occupied;
       iova += batch * frames;
@@ -175,13 +183,14 @@ export class TableMapper {
     const { format } = this.#tree;
     const { words } = this.#at;
     const attributes = this.#leaf;
-    const frames = 2 ** format.shiftOf[level]!;
-    const step = frames < FRAMES_4_GIB ? frames * 2 ** PAGE_SHIFT : 0;
+    const frames = format.entryFramesOf[level]!;
+    const step = frames < FRAMES_4_GIB ? frames * PAGE_BYTES : 0;
     let done = 0;
     while (done < count) {
       const phys = physPfn + done * frames;
       // Within 4 GiB of physical memory only the low word changes from leaf to leaf.
-      const toCarry = step === 0 ? 1 : Math.ceil((FRAMES_4_GIB - (phys % FRAMES_4_GIB)) / frames);
+      const toCarry =
+        step === 0 ? 1 : Math.ceil((FRAMES_4_GIB - modulo(phys, FRAMES_4_GIB)) / frames);
       const high = addressHighOf(format, phys) | attributes.high;
       const stop = word + 2 * Math.min(count, done + toCarry);
       let low = addressLowOf(format, phys) | attributes.low;
@@ -208,8 +217,8 @@ export class TableMapper {
   ): number {
     const { format } = this.#tree;
     const { words } = this.#at;
-    const slotFrames = 2 ** format.shiftOf[level]!;
-    const slots = 2 ** slotOrder;
+    const slotFrames = format.entryFramesOf[level]!;
+    const slots = 1 << slotOrder;
     for (let done = 0; done < count; done += 1) {
       const first = word + 2 * slots * done;
       for (let slot = 0; slot < slots; slot += 1) {
@@ -254,7 +263,7 @@ export class TableMapper {
     words[word + 1] = 0;
     tree.meter.step(Step.entryWrite, 1, node);
     tree.unlinkBelow(level - 1, pfn, this.replaced);
-    const frames = 2 ** format.shiftOf[level]!;
+    const frames = format.entryFramesOf[level]!;
     this.replaced.addRange(alignDown(iovaPfn, frames), frames);
     return true;
   }
@@ -267,7 +276,7 @@ export class TableMapper {
     if (!format.spans(firstPfn, lastPfn)) return Errno.ERANGE;
     const tops: number[] = [];
     let level = tree.topLevel;
-    while (level < format.topLevelMax && lastPfn >= format.framesBelow(level)) {
+    while (level < format.topLevelMax && lastPfn >= format.tableFramesOf[level]!) {
       level += 1;
       const pfn = tree.allocateTable(level, format.tableOrder);
       if (pfn < 0) {

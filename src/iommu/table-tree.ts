@@ -43,15 +43,13 @@ export class TableTree {
     this.topLevel = format.topLevel;
   }
 
-  /** Number of frames that the top table spans. */
-  get topFrames(): number {
-    return this.format.framesBelow(this.topLevel);
-  }
-
   /** Whether frames `first` … `last` lie below the present top. */
   spans(firstPfn: number, lastPfn: number): boolean {
     if (!this.format.spans(firstPfn, lastPfn)) return false;
-    return this.topLevel === this.format.topLevelMax || lastPfn < this.topFrames;
+    return (
+      this.topLevel === this.format.topLevelMax ||
+      lastPfn < this.format.tableFramesOf[this.topLevel]!
+    );
   }
 
   /** Takes a zeroed table. @returns its first frame, or −1 when no memory is left */
@@ -59,9 +57,9 @@ export class TableTree {
     const pfn = this.pool.allocate(this.node, order);
     if (pfn < 0) return -1;
     this.tableCounts[level]! += 1;
-    this.frames += 2 ** order;
+    this.frames += 1 << order;
     if (this.frames > this.framesPeak) this.framesPeak = this.frames;
-    this.meter.step(Step.tableAlloc, 2 ** order, this.pool.nodeOf(pfn));
+    this.meter.step(Step.tableAlloc, 1 << order, this.pool.nodeOf(pfn));
     return pfn;
   }
 
@@ -98,8 +96,7 @@ export class TableTree {
 
   /** What the entry with this low word, which is not empty, is at a level. */
   kindOf(level: number, low: number): number {
-    const format = this.format;
-    return format.kinds[(level << 3) | ((low >>> format.typeShift) & format.typeMask)]!;
+    return this.format.kindOf(level, low);
   }
 
   /** Whether a table or one below it holds a leaf. */

@@ -10,7 +10,7 @@
 import { assert } from "../errors.ts";
 import { createLocation, type FrameLocation } from "../memory/page-pool.ts";
 import { Step } from "../meter.ts";
-import { isAligned, PAGE_SHIFT, PFN_LAST } from "../units.ts";
+import { isAligned, modulo, PAGE_SHIFT, PFN_LAST, powerOfTwo } from "../units.ts";
 import {
   contiguousShift,
   EntryKind,
@@ -75,8 +75,8 @@ export class TableUnmapper {
       if ((low | high) === 0) break;
       const kind = tree.kindOf(level, low);
       if (kind === EntryKind.TABLE) {
-        const frames = 2 ** shift;
-        const spanLast = first - (first % frames) + frames - 1;
+        const frames = format.entryFramesOf[level]!;
+        const spanLast = first - modulo(first, frames) + frames - 1;
         const childPfn = entryPfn(format, low, high);
         const childLast = Math.min(lastPfn, spanLast);
         if (!this.#unmapIn(level - 1, childPfn, first, childLast)) break;
@@ -92,7 +92,7 @@ export class TableUnmapper {
       } else {
         const order =
           kind === EntryKind.CONTIGUOUS ? contiguousShift(low, high) - PAGE_SHIFT : shift;
-        const frames = 2 ** order;
+        const frames = powerOfTwo(order);
         if (!isAligned(first, frames)) break;
         const slots = 1 << (order - shift);
         words.fill(0, word, word + 2 * slots);
@@ -118,7 +118,7 @@ export class TableUnmapper {
     assert(iovaPfn >= 0 && iovaPfn <= PFN_LAST, "a frame number lies in 0 … 2^52 - 1");
     const level = format.levelOfShift[pageShift] ?? -1;
     if (level < 0 || count <= 0) return 0;
-    const frames = 2 ** (pageShift - PAGE_SHIFT);
+    const frames = powerOfTwo(pageShift - PAGE_SHIFT);
     if (!isAligned(iovaPfn, frames) || count * frames - 1 > PFN_LAST - iovaPfn) return 0;
     if (!tree.spans(iovaPfn, iovaPfn + count * frames - 1)) return 0;
     const slots = 1 << (pageShift - PAGE_SHIFT - format.shiftOf[level]!);

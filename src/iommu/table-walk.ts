@@ -8,9 +8,9 @@
  * Source: the walks that the documents named in `formats/` describe.
  */
 
-import { createLocation, type FrameLocation, type FrameMemory } from "../memory/page-pool.ts";
+import { createChunk, type FrameChunk, type FrameMemory } from "../memory/page-pool.ts";
 import { type Meter, Step } from "../meter.ts";
-import { PAGE_SHIFT } from "../units.ts";
+import { modulo, PAGE_SHIFT, powerOfTwo } from "../units.ts";
 import {
   contiguousShift,
   EntryKind,
@@ -35,7 +35,12 @@ export const WalkFault = {
   NO_MEMORY: 4,
 } as const;
 
-const HALF_OF_40_BITS = 2 ** 20;
+// Fields of module objects cost a handful of checks each, so the fast path has copies.
+const { LEAF } = EntryKind;
+const ENTRY_READ = Step.entryRead;
+
+/** No page is larger: 2 PiB. */
+const PAGE_SHIFT_MAX = 51;
 
 /** What a walk found; one record serves any number of walks. */
 export class WalkResult {
@@ -55,12 +60,10 @@ export class WalkResult {
   entryLow = 0;
   entryHigh = 0;
   /**
-   * First frame of the table read at each level, from `startLevel` down to `level`; −1 at a level
-   * that an entry skipped.
+   * First frame of the table at each level, from `startLevel` down to `level`; −1 at a level that
+   * an entry skipped.
    */
   readonly tablePfns = new Float64Array(LEVELS_MAX);
-  /** NUMA node of that table. */
-  readonly nodes = new Int32Array(LEVELS_MAX);
 }
 
 /** Walks tables of one format in one memory. */
@@ -68,7 +71,8 @@ export class TableWalker {
   readonly #format: PageTableFormat;
   readonly #memory: FrameMemory;
   readonly #meter: Meter;
-  readonly #at: FrameLocation = createLocation();
+  /** The chunk that the last entry was read from. */
+  readonly #chunk: FrameChunk = createChunk();
 
   constructor(format: PageTableFormat, memory: FrameMemory, meter: Meter) {
     this.#format = format;
@@ -84,7 +88,7 @@ export class TableWalker {
    */
   walk(rootPfn: number, topLevel: number, iovaPfn: number, out: WalkResult): boolean {
     const format = this.#format;
-    const isBelowTop = topLevel === format.topLevelMax || iovaPfn < format.framesBelow(topLevel);
+    const isBelowTop = topLevel === format.topLevelMax || iovaPfn < format.tableFramesOf[topLevel]!;
     if (isBelowTop && format.spans(iovaPfn, iovaPfn)) {
       return this.walkFrom(topLevel, rootPfn, iovaPfn, out);
     }
@@ -95,102 +99,173 @@ export class TableWalker {
   /**
    * Walks from a table part-way down, as a paging-structure cache makes possible. The rights of
    * the entries above it are not taken into account.
+   *
+   * This is the fast path: ordinary entries down to a leaf, all in the memory of one node below
+   * 8 TiB. Whatever it meets beside, {@link TableWalker.walkPlain} begins the walk anew.
    */
-  walkFrom(level: number, tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
+  walkFrom(startLevel: number, tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
     const format = this.#format;
-    const memory = this.#memory;
-    const at = this.#at;
-    const low = iovaPfn >>> 0;
-    const high = highBits(iovaPfn);
+    const chunk = this.#chunk;
+    const { tablePfns } = out;
+    // What the loop needs is brought into local integers: fields are checked at each use.
+    const maskLow = format.plainMaskLow | 0;
+    const maskHigh = format.plainMaskHigh | 0;
+    const plainHigh = format.plainHigh | 0;
+    const plainStep = format.plainStep | 0;
+    const levelBits = format.levelBits | 0;
+    const indexBelow = format.indexBelow | 0;
+    const iovaLow = iovaPfn >>> 0;
+    const iovaMiddle = (iovaPfn / 0x10_0000) >>> 0;
+    let level = startLevel | 0;
+    let plainLow = (format.plainLow + level * plainStep) | 0;
+    let shift = (format.leafOrder + level * levelBits) | 0;
+    let indexMask = level === format.topLevelMax ? format.indexTop | 0 : indexBelow;
+    let words = chunk.words;
+    let frames = chunk.frames | 0;
+    let firstPfn = chunk.firstPfn | 0;
+    let pfn = tablePfn | 0;
+    let low = 0;
+    let high = 0;
+    if (tablePfn !== pfn) return this.walkPlain(startLevel, tablePfn, iovaPfn, out);
+    for (;;) {
+      const index = (shift >= 20 ? iovaMiddle >>> (shift - 20) : iovaLow >>> shift) & indexMask;
+      tablePfns[level] = pfn;
+      // A table may be larger than a frame, and need not lie in one piece in a foreign memory.
+      let offset = (pfn - firstPfn + (index >> 9)) | 0;
+      if (offset >>> 0 >= frames) {
+        const { node } = chunk;
+        const isFound = this.#memory.chunkAt(pfn + (index >> 9), chunk);
+        if (!isFound || (level !== startLevel && node !== chunk.node)) {
+          return this.walkPlain(startLevel, tablePfn, iovaPfn, out);
+        }
+        words = chunk.words;
+        frames = chunk.frames | 0;
+        firstPfn = chunk.firstPfn | 0;
+        offset = (pfn - firstPfn + (index >> 9)) | 0;
+      }
+      const word = (offset << 10) | ((index & 511) << 1);
+      low = words[word]! | 0;
+      high = words[word | 1]! | 0;
+      if (level === 0 || (low & maskLow) !== plainLow || (high & maskHigh) !== plainHigh) break;
+      pfn = ((high & 0x7ff) << 20) | (low >>> 12);
+      plainLow = (plainLow - plainStep) | 0;
+      indexMask = indexBelow;
+      shift = (shift - levelBits) | 0;
+      level = (level - 1) | 0;
+    }
+    if ((low & format.presentLow) === 0 || format.kindOf(level, low) !== LEAF) {
+      return this.walkPlain(startLevel, tablePfn, iovaPfn, out);
+    }
+    this.#meter.step(ENTRY_READ, (startLevel - level + 1) | 0, chunk.node);
+    out.startLevel = startLevel;
+    out.prot = format.decodeProt(low, high, -1, -1, 0);
+    return this.#leaf(level, shift, low, high, iovaPfn, out);
+  }
+
+  /** Does what {@link TableWalker.walkFrom} does, for every table there can be. */
+  walkPlain(startLevel: number, tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
+    const format = this.#format;
+    const iovaLow = iovaPfn >>> 0;
+    const iovaHigh = highBits(iovaPfn);
+    const chunk = createChunk();
     let andLow = -1;
     let andHigh = -1;
     let orHigh = 0;
     let pfn = tablePfn;
-    let reads = 0;
-    let readsNode = 0;
+    let level = startLevel;
     let fault: number = WalkFault.NO_MEMORY;
-    out.startLevel = level;
+    out.startLevel = startLevel;
+    out.entryLow = 0;
+    out.entryHigh = 0;
     while (level >= 0) {
-      const index = entryIndex(low, high, format.shiftOf[level]!, format.maskOf[level]!);
-      // A table may be larger than a frame, and not lie in one piece in a foreign memory.
-      if (!memory.locate(pfn + (index >> 9), at)) break;
-      const word = at.index + ((index & 511) << 1);
-      const entryLow = at.words[word]! | 0;
-      const entryHigh = at.words[word + 1]! | 0;
+      const index = entryIndex(iovaLow, iovaHigh, format.shiftOf[level]!, format.maskOf[level]!);
       out.tablePfns[level] = pfn;
-      out.nodes[level] = at.node;
-      if (at.node !== readsNode && reads > 0) {
-        this.#meter.step(Step.entryRead, reads, readsNode);
-        reads = 0;
-      }
-      readsNode = at.node;
-      reads += 1;
-      out.entryLow = entryLow;
-      out.entryHigh = entryHigh;
+      const framePfn = pfn + (index >> 9);
+      if (!this.#memory.chunkAt(framePfn, chunk)) break;
+      const word = (framePfn - chunk.firstPfn) * 1024 + (index & 511) * 2;
+      const low = chunk.words[word]! | 0;
+      const high = chunk.words[word + 1]! | 0;
+      this.#meter.step(Step.entryRead, 1, chunk.node);
+      out.entryLow = low;
+      out.entryHigh = high;
       fault = WalkFault.NOT_PRESENT;
-      if ((entryLow & format.presentLow) === 0) break;
-      const type = (entryLow >>> format.typeShift) & format.typeMask;
-      const kind = format.kinds[(level << 3) | type]!;
-      if (kind === EntryKind.TABLE || kind === EntryKind.SKIP) {
-        andLow &= entryLow;
-        andHigh &= entryHigh;
-        orHigh |= entryHigh;
-        pfn = entryPfn(format, entryLow, entryHigh);
-        if (kind === EntryKind.TABLE) {
-          level -= 1;
-        } else {
-          // Address bits of a level that is skipped have to be zero.
-          let skipped = 0;
-          while (level > type) {
-            level -= 1;
-            out.tablePfns[level] = -1;
-            skipped |= entryIndex(low, high, format.shiftOf[level]!, format.maskOf[level]!);
-          }
-          level -= 1;
-          if (skipped !== 0) break;
-        }
-        fault = WalkFault.NO_MEMORY;
-        continue;
+      if ((low & format.presentLow) === 0) break;
+      const kind = format.kindOf(level, low);
+      if (kind === EntryKind.SKIP) {
+        const childLevel = format.typeOf(low) - 1;
+        if (!this.#skip(level, childLevel, iovaLow, iovaHigh, out)) break;
+        level = childLevel;
+      } else if (kind === EntryKind.TABLE) {
+        level -= 1;
+      } else {
+        fault = WalkFault.RESERVED;
+        const order = leafOrder(format, level, kind, low, high);
+        if (order < 0) break;
+        out.prot = format.decodeProt(low, high, andLow, andHigh, orHigh);
+        return this.#leaf(level, order, low, high, iovaPfn, out);
       }
-      fault = WalkFault.RESERVED;
-      if (kind === EntryKind.RESERVED) break;
-      this.#meter.step(Step.entryRead, reads, readsNode);
-      out.prot = format.decodeProt(entryLow, entryHigh, andLow, andHigh, orHigh);
-      return this.#leaf(level, kind, entryLow, entryHigh, iovaPfn, out);
+      andLow &= low;
+      andHigh &= high;
+      orHigh |= high;
+      pfn = entryPfn(format, low, high);
+      fault = WalkFault.NO_MEMORY;
     }
-    if (reads > 0) this.#meter.step(Step.entryRead, reads, readsNode);
     return fail(out, level, fault);
+  }
+
+  /** Whether the address bits of the levels between two tables are zero, as they must be. */
+  #skip(level: number, childLevel: number, low: number, high: number, out: WalkResult): boolean {
+    const { shiftOf, maskOf } = this.#format;
+    let bits = 0;
+    for (let skipped = level - 1; skipped > childLevel; skipped -= 1) {
+      out.tablePfns[skipped] = -1;
+      bits |= entryIndex(low, high, shiftOf[skipped]!, maskOf[skipped]!);
+    }
+    return bits === 0;
   }
 
   #leaf(
     level: number,
-    kind: number,
-    entryLow: number,
-    entryHigh: number,
+    order: number,
+    low: number,
+    high: number,
     iovaPfn: number,
     out: WalkResult,
   ): boolean {
     const format = this.#format;
-    let order = format.shiftOf[level]!;
-    if (kind === EntryKind.CONTIGUOUS) {
-      order = contiguousShift(entryLow, entryHigh) - PAGE_SHIFT;
-      if (order < format.shiftOf[level]!) return fail(out, level, WalkFault.RESERVED);
-      if (order > 51 - PAGE_SHIFT) return fail(out, level, WalkFault.RESERVED);
-    }
+    out.entryLow = low;
+    out.entryHigh = high;
     out.level = level;
-    out.fault = WalkFault.NONE;
-    out.pageShift = order + PAGE_SHIFT;
-    if (order <= 20 && !format.addressFold) {
-      const inPage = 2 ** order - 1;
-      const lowPfn = (entryLow & format.addressLow) >>> PAGE_SHIFT;
+    out.fault = 0;
+    out.pageShift = order + 12;
+    if (order <= (format.orderInLow | 0)) {
+      const inPage = (1 << order) - 1;
+      const lowPfn = (low & format.addressLow) >>> 12;
       const lowPhys = (lowPfn & ~inPage) | (iovaPfn & inPage);
-      out.physPfn = (entryHigh & format.addressHigh) * HALF_OF_40_BITS + lowPhys;
+      out.physPfn = (high & format.addressHigh) * 0x10_0000 + lowPhys;
     } else {
-      const base = leafPfn(format, entryLow, entryHigh, out.pageShift);
-      out.physPfn = base + (iovaPfn % 2 ** order);
+      const base = leafPfn(format, low, high, out.pageShift);
+      out.physPfn = base + modulo(iovaPfn, powerOfTwo(order));
     }
     return true;
   }
+}
+
+/** log2 of the frames of a leaf; −1 for a reserved encoding. */
+function leafOrder(
+  format: PageTableFormat,
+  level: number,
+  kind: number,
+  low: number,
+  high: number,
+): number {
+  const natural = format.shiftOf[level]!;
+  if (kind === EntryKind.LEAF) return natural;
+  if (kind === EntryKind.RESERVED) return -1;
+  const pageShift = contiguousShift(low, high);
+  return pageShift > PAGE_SHIFT_MAX || pageShift - PAGE_SHIFT < natural
+    ? -1
+    : pageShift - PAGE_SHIFT;
 }
 
 function fail(out: WalkResult, level: number, fault: number): boolean {

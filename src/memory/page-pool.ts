@@ -2,29 +2,62 @@
  * Page frames of several NUMA nodes, with real contents: where page tables live.
  *
  * Source: drivers/iommu/iommu-pages.c:iommu_alloc_pages_node_sz (zeroed, the node is a preference,
- * counted on the node that served). Hot path of every walk: {@link PagePool.locate}.
+ * counted on the node that served).
  *
- *     pfn ──locate──▶ words (a chunk of 32-bit words), index (the frame's first word), node
+ * Frames lie side by side in chunks that never move. Whoever reads many of them keeps the chunk
+ * that held the last one, and asks again when a frame lies outside:
+ *
+ *     pfn ──chunkAt──▶ words, firstPfn, frames, node
+ *     first word of pfn = words[(pfn − firstPfn) · 1024]
  */
 import { assert } from "../errors.ts";
-import { BLOCK_ORDER_MAX, FRAME_WORDS, NodeFrames } from "./node-frames.ts";
+import {
+  BLOCK_ORDER_MAX,
+  chunkIndexOf,
+  chunkStartOf,
+  FRAME_WORDS,
+  NodeFrames,
+} from "./node-frames.ts";
 
-/** Where a frame's contents lie: 1024 words of `words`, from `index` on, in the memory of `node`. */
-export interface FrameLocation {
+/** Frames side by side: 1024 words of `words` each, from `firstPfn` on, in the memory of `node`. */
+export interface FrameChunk {
   words: Uint32Array;
-  index: number;
+  firstPfn: number;
+  frames: number;
   node: number;
 }
 
 /** Memory that a page-table walker can read: a pool, a dump, somebody else's tables. */
 export interface FrameMemory {
   /**
-   * Finds the contents of a frame.
+   * Finds the chunk that a frame lies in. The words of a chunk stay where they are.
    *
-   * @param out - receives the place; unchanged when there is none
+   * @param out - receives the chunk; unchanged when there is none
    * @returns false when no memory is behind the frame number
    */
-  locate(pfn: number, out: FrameLocation): boolean;
+  chunkAt(pfn: number, out: FrameChunk): boolean;
+}
+
+/** Where one frame's contents lie: 1024 words of `words`, from `index` on. */
+export interface FrameLocation {
+  words: Uint32Array;
+  index: number;
+  node: number;
+}
+
+/** A chunk record without frames, to be filled by {@link FrameMemory.chunkAt}. */
+export function createChunk(): FrameChunk {
+  return {
+    words: new Uint32Array(0),
+    firstPfn: 0,
+    frames: 0,
+    node: 0,
+  };
+}
+
+/** A location record, to be filled by {@link PagePool.locate}. */
+export function createLocation(): FrameLocation {
+  return { words: new Uint32Array(0), index: 0, node: 0 };
 }
 
 /** What one NUMA node has to offer. */
@@ -34,11 +67,6 @@ export interface NodeMemory {
   /** First frame, a multiple of 256 (1 MiB). */
   readonly basePfn: number;
   readonly frameCount: number;
-}
-
-/** A fresh location record, to be filled by {@link FrameMemory.locate}. */
-export function createLocation(): FrameLocation {
-  return { words: new Uint32Array(0), index: 0, node: 0 };
 }
 
 const NODES_MAX = 1024;
@@ -114,20 +142,28 @@ export class PagePool implements FrameMemory {
     return frames === null ? -1 : frames.orderAt(pfn - frames.basePfn);
   }
 
+  chunkAt(pfn: number, out: FrameChunk): boolean {
+    const frames = this.#find(pfn);
+    if (frames === null) return false;
+    const chunkIndex = chunkIndexOf(pfn - frames.basePfn);
+    if (chunkIndex >= frames.chunks.length) return false;
+    const words = frames.chunks[chunkIndex]!;
+    out.words = words;
+    out.firstPfn = frames.basePfn + chunkStartOf(chunkIndex);
+    out.frames = words.length / FRAME_WORDS;
+    out.node = frames.node;
+    return true;
+  }
+
+  /** Finds one frame. @returns false, `out` being unchanged, when no memory is behind it */
   locate(pfn: number, out: FrameLocation): boolean {
-    let frames = this.#recent;
-    let offset = pfn - frames.basePfn;
-    if (offset < 0 || offset >= frames.frameCount) {
-      const found = this.#find(pfn);
-      if (found === null) return false;
-      this.#recent = found;
-      frames = found;
-      offset = pfn - found.basePfn;
-    }
-    const chunk = offset >> BLOCK_ORDER_MAX;
-    if (chunk >= frames.chunks.length) return false;
-    out.words = frames.chunks[chunk]!;
-    out.index = (offset & (2 ** BLOCK_ORDER_MAX - 1)) * FRAME_WORDS;
+    const frames = this.#find(pfn);
+    if (frames === null) return false;
+    const offset = pfn - frames.basePfn;
+    const chunkIndex = chunkIndexOf(offset);
+    if (chunkIndex >= frames.chunks.length) return false;
+    out.words = frames.chunks[chunkIndex]!;
+    out.index = (offset - chunkStartOf(chunkIndex)) * FRAME_WORDS;
     out.node = frames.node;
     return true;
   }
@@ -202,9 +238,12 @@ export class PagePool implements FrameMemory {
   }
 
   #find(pfn: number): NodeFrames | null {
+    const recent = this.#recent;
+    if (pfn >= recent.basePfn && pfn < recent.basePfn + recent.frameCount) return recent;
     for (const frames of this.#nodes) {
-      const offset = pfn - frames.basePfn;
-      if (offset >= 0 && offset < frames.frameCount) return frames;
+      if (pfn < frames.basePfn || pfn >= frames.basePfn + frames.frameCount) continue;
+      this.#recent = frames;
+      return frames;
     }
     return null;
   }

@@ -13,10 +13,14 @@
  * Source of the abstraction: drivers/iommu/generic_pt/pt_common.h.
  */
 import { assert } from "../../errors.ts";
-import { alignDown, highHalfOf, lowHalfOf, PAGE_SHIFT, PFN_LAST } from "../../units.ts";
+import { alignDown, highHalfOf, lowHalfOf, PAGE_SHIFT, PFN_LAST, powerOfTwo } from "../../units.ts";
 
 /** No format has more levels. */
 export const LEVELS_MAX = 6;
+
+const TWO_20 = 2 ** 20;
+const TWO_32 = 2 ** 32;
+const TWO_36 = 2 ** 36;
 
 /** What an entry that is present stands for. */
 export const EntryKind = {
@@ -83,6 +87,11 @@ export interface FormatSpec {
   /** Attributes of a table entry, for each level. */
   readonly tableLow: readonly number[];
   readonly tableHigh: number;
+  /** Bits of a table entry without which it takes rights away. */
+  readonly grantsLow: number;
+  readonly grantsHigh: number;
+  /** Bits of a table entry that take rights away. */
+  readonly deniesHigh: number;
   readonly dirty: DirtyLayout | null;
   /**
    * The words of a leaf at physical address 0.
@@ -135,10 +144,35 @@ export class PageTableFormat {
   readonly shiftOf: Int32Array;
   /** Highest index of a level. */
   readonly maskOf: Int32Array;
+  /** Frames that one entry of a level spans. */
+  readonly entryFramesOf: Float64Array;
+  /** Frames that a table of a level spans. */
+  readonly tableFramesOf: Float64Array;
+  /** Last frame of the address space; with sign extension, of its lower half. */
+  readonly lastPfn: number;
   /** Level that a page size is a leaf of, by log2 of bytes; −1 for no leaf size. */
   readonly levelOfShift = new Int8Array(64).fill(-1);
   /** Kinds by `level * 8 + type`. */
   readonly kinds = new Uint8Array(LEVELS_MAX * 8);
+  /** Index bits of every level but the top. */
+  readonly levelBits: number;
+  /** Highest index of every level but the top, and of the top. */
+  readonly indexBelow: number;
+  readonly indexTop: number;
+  /** log2 of the frames of the smallest page. */
+  readonly leafOrder: number;
+  /** Pages up to 2^orderInLow frames have no bits of their offset in an entry's high word. */
+  readonly orderInLow: number;
+  /**
+   * An entry of level n is plain, a table entry as the mapper writes it that takes no rights away
+   * and points below 8 TiB, when its low word masked is `plainLow + n * plainStep` and its high
+   * word masked is `plainHigh`.
+   */
+  readonly plainMaskLow: number;
+  readonly plainMaskHigh: number;
+  readonly plainLow: number;
+  readonly plainStep: number;
+  readonly plainHigh: number;
   /** First frame number that a physical address cannot have. */
   readonly physEnd: number;
 
@@ -161,7 +195,7 @@ export class PageTableFormat {
     this.presentLow = spec.presentLow;
     this.typeShift = spec.typeShift;
     this.typeMask = spec.typeMask;
-    this.addressLow = spec.addressLow;
+    this.addressLow = spec.addressLow | 0;
     this.addressHigh = spec.addressHigh;
     this.addressFold = spec.addressFold;
     this.tableLow = spec.tableLow;
@@ -170,28 +204,49 @@ export class PageTableFormat {
     this.encodeLeaf = spec.encodeLeaf;
     this.decodeProt = spec.decodeProt;
     this.physEnd = 2 ** (spec.outputBits - PAGE_SHIFT);
+    this.lastPfn = 2 ** (spec.inputBits - PAGE_SHIFT - (spec.signExtend ? 1 : 0)) - 1;
+    this.entryFramesOf = new Float64Array(this.levels);
+    this.tableFramesOf = new Float64Array(this.levels);
     this.shiftOf = new Int32Array(this.levels);
     this.maskOf = new Int32Array(this.levels);
     let shift = spec.granuleShift - PAGE_SHIFT;
     for (let level = 0; level < this.levels; level += 1) {
       this.shiftOf[level] = shift;
       this.maskOf[level] = 2 ** spec.indexBits[level]! - 1;
+      this.entryFramesOf[level] = 2 ** shift;
+      // The walker takes an index out of bits 31 … 0 below this shift, else out of 51 … 20.
+      assert(shift >= 20 || shift + spec.indexBits[level]! <= 32, "an index fits 32 bits");
       shift += spec.indexBits[level]!;
+      this.tableFramesOf[level] = 2 ** shift;
       for (let type = 0; type <= spec.typeMask; type += 1) {
         this.kinds[level * 8 + type] = spec.kinds[level]![type]!;
       }
     }
+    this.levelBits = spec.indexBits[0]!;
+    this.indexBelow = this.maskOf[0]!;
+    this.indexTop = this.maskOf[this.topLevelMax]!;
+    this.leafOrder = this.shiftOf[0]!;
+    this.orderInLow = spec.addressFold ? -1 : 20;
+    const typeBits = spec.typeMask << spec.typeShift;
+    // Address bits that a plain entry has not: those below the granule, and from 8 TiB on.
+    const granuleBits = (2 ** spec.granuleShift - 1) & ~0xfff;
+    this.plainMaskLow = spec.presentLow | typeBits | spec.grantsLow | granuleBits;
+    this.plainMaskHigh = spec.grantsHigh | spec.deniesHigh | (spec.addressHigh & ~0x7ff);
+    this.plainHigh = spec.grantsHigh;
+    const [first = 0, second = first] = spec.tableLow.slice(1);
+    this.plainStep = (second & this.plainMaskLow) - (first & this.plainMaskLow);
+    this.plainLow = (first & this.plainMaskLow) - this.plainStep;
     for (const pageShift of spec.pageShifts) this.#addPageShift(pageShift);
   }
 
-  /** Number of frames that a table of this level spans. */
-  framesBelow(level: number): number {
-    return (this.maskOf[level]! + 1) * 2 ** this.shiftOf[level]!;
+  /** The type field of a low word. */
+  typeOf(low: number): number {
+    return (low >>> this.typeShift) & this.typeMask;
   }
 
-  /** Last frame of the address space; with sign extension, of its lower half. */
-  get lastPfn(): number {
-    return 2 ** (this.inputBits - PAGE_SHIFT - (this.signExtend ? 1 : 0)) - 1;
+  /** What an entry that is present is at a level: one of {@link EntryKind}. */
+  kindOf(level: number, low: number): number {
+    return this.kinds[(level << 3) | ((low >>> this.typeShift) & this.typeMask)]!;
   }
 
   /** Whether frames `first` … `last` can be mapped, a growing top being grown as far as it goes. */
@@ -224,14 +279,14 @@ export function entryIndex(low: number, high: number, shift: number, mask: numbe
 
 /** Bits 51 … 32 of a frame number. */
 export function highBits(pfn: number): number {
-  return (pfn / 2 ** 32) >>> 0;
+  return (pfn / TWO_32) >>> 0;
 }
 
 /** The address bits of an entry that points at frame `pfn`: its low word. */
 export function addressLowOf(format: PageTableFormat, pfn: number): number {
   const low = lowHalfOf(pfn) | 0;
   if (!format.addressFold) return low;
-  return low | ((Math.floor(pfn / 2 ** 36) & 0xf) << 12);
+  return low | ((Math.floor(pfn / TWO_36) & 0xf) << 12);
 }
 
 /** The address bits of an entry that points at frame `pfn`: its high word. */
@@ -241,8 +296,8 @@ export function addressHighOf(format: PageTableFormat, pfn: number): number {
 
 /** The frame number in an entry's address bits, low bits of a large page included. */
 export function entryPfn(format: PageTableFormat, low: number, high: number): number {
-  const pfn = ((low & format.addressLow) >>> PAGE_SHIFT) + (high & format.addressHigh) * 2 ** 20;
-  return format.addressFold ? pfn + ((low >>> PAGE_SHIFT) & 0xf) * 2 ** 36 : pfn;
+  const pfn = ((low & format.addressLow) >>> PAGE_SHIFT) + (high & format.addressHigh) * TWO_20;
+  return format.addressFold ? pfn + ((low >>> PAGE_SHIFT) & 0xf) * TWO_36 : pfn;
 }
 
 /**
@@ -266,7 +321,7 @@ export function leafPfn(
   high: number,
   pageShift: number,
 ): number {
-  return alignDown(entryPfn(format, low, high), 2 ** (pageShift - PAGE_SHIFT));
+  return alignDown(entryPfn(format, low, high), powerOfTwo(pageShift - PAGE_SHIFT));
 }
 
 /** Index bits for a format with tables of 512 entries. */

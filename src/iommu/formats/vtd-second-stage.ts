@@ -65,6 +65,9 @@ export function vtdSecondStage(options: VtdSecondStageOptions): PageTableFormat 
     addressFold: false,
     tableLow: new Array<number>(levels).fill(table),
     tableHigh: 0,
+    grantsLow: READ | WRITE,
+    grantsHigh: 0,
+    deniesHigh: 0,
     dirty:
       options.dirty === true
         ? { lowMask: DIRTY, highMask: 0, lowDirty: DIRTY, highDirty: 0, lowFlip: DIRTY }
