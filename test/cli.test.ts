@@ -47,7 +47,7 @@ describe("grammar", () => {
     [["replay", "--policy", "lasy-sq", "x"], /no policy "lasy-sq"; did you mean "lazy-sq"/],
     [["replay", "--policy", "strict,none", "x"], /no policy "none"[\s\S]*policies: passthrough/],
     [["replay", "--iommu", "hardwere", "x"], /did you mean "hardware"/],
-    [["replay", "--fq-size", "1", "x"], /2 to 2097152 slots, not "1"/],
+    [["replay", "--fq-size", "1", "x"], /2 to 2097152, not "1"/],
     [["replay", "--fq-timeout", "10", "x"], /such as 10ms, not "10"/],
     [["replay", "--json", "--csv", "x"], /--json.*--csv/],
     [["replay"], /RECORDING/],

@@ -70,7 +70,7 @@ const replayCommand = buildCommand<ReplayFlags, string[], CliContext>({
       fqSize: {
         kind: "parsed",
         parse: parseQueueSize,
-        brief: "Slots of a flush queue instead of 256 per CPU or 32768 in one",
+        brief: "Slots of a flush queue (a power of two) instead of 256 per CPU or 32768 in one",
         placeholder: "N",
         optional: true,
       },

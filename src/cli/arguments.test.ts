@@ -22,10 +22,10 @@ describe("flag values", () => {
     }
   });
 
-  it("reads queue sizes from 2 on", () => {
+  it("reads queue sizes that are powers of two", () => {
     expect(parseQueueSize("256")).toBe(256);
-    for (const text of ["1", "0", "-2", "2.5", "99999999", "x"]) {
-      expect(() => parseQueueSize(text)).toThrow(/2 to 2097152/);
+    for (const text of ["1", "0", "-2", "2.5", "100", "99999999", "x"]) {
+      expect(() => parseQueueSize(text)).toThrow(/power of two.*2 to 2097152/);
     }
   });
 

@@ -1,6 +1,7 @@
 /** Reads the values of flags; each message says what was wrong and what is accepted. */
 import { type Policy, policyNamed, policyNames } from "../recording/replay/policy.ts";
 import { type IommuKind, iommuKinds } from "../recording/replay/result.ts";
+import { isPowerOfTwo } from "../units.ts";
 import { suggestion } from "./nearest.ts";
 
 /** Slots that a flush queue may have at most; 64 times the largest of Linux. */
@@ -27,11 +28,13 @@ export function parseIommu(text: string): IommuKind {
   );
 }
 
-/** Slots of a flush queue: a whole number from 2 on, since one slot always stays free. */
+/** Slots of a flush queue: a power of two from 2 on, since one slot always stays free. */
 export function parseQueueSize(text: string): number {
   const size = /^\d{1,8}$/.test(text) ? Number(text) : Number.NaN;
-  if (size >= 2 && size <= QUEUE_SLOTS_MAX) return size;
-  throw new Error(`a flush queue has 2 to ${QUEUE_SLOTS_MAX} slots, not "${text}"`);
+  if (size >= 2 && size <= QUEUE_SLOTS_MAX && isPowerOfTwo(size)) return size;
+  throw new Error(
+    `a flush queue has a power of two of slots, 2 to ${QUEUE_SLOTS_MAX}, not "${text}"`,
+  );
 }
 
 const nsByUnit = new Map([

@@ -20,6 +20,8 @@ export interface Column<Row> {
   readonly unit: Unit;
   /** One sentence: what the value is. */
   readonly doc: string;
+  /** Only in JSON and CSV. */
+  readonly isDetail?: true;
   readonly value: (row: Row) => Cell;
 }
 

@@ -46,6 +46,10 @@ function columnsOf<Group>(groupOf: (row: Row) => Group | null) {
   });
 }
 
+function detail(column: Column<Row>): Column<Row> {
+  return { ...column, isDetail: true };
+}
+
 const request = columnsOf<RequestCounts>((row) => row.requests);
 const batch = columnsOf<Spread>((row) => row.requests.batch);
 const invalidation = columnsOf<InvalidationCounts>((row) => row.invalidations);
@@ -133,6 +137,9 @@ const iovas: Section<Row> = {
       "Ranges searched for in the tree",
       (g) => g.treeSearches,
     ),
+    detail(
+      iova("treeSteps", "gaps", "count", "Gaps looked at in all searches", (g) => g.treeSteps),
+    ),
     iova(
       "below4GiBPeakBytes",
       "peak\n< 4 GiB",
@@ -142,21 +149,6 @@ const iovas: Section<Row> = {
     ),
     iova("above4GiB", "left\n32 bits", "count", "Allocations above 4 GiB", (g) => g.above4GiB),
     iova("failed", "failed", "count", "Allocations or mappings that failed", (g) => g.failed),
-  ],
-};
-
-const iovaDetails: Section<Row> = {
-  key: "iovaDetails",
-  title: "I/O virtual addresses, details",
-  columns: [
-    iova(
-      "depotMoves",
-      "depot\nmoves",
-      "count",
-      "Magazines moved by the depot",
-      (g) => g.depotMoves,
-    ),
-    iova("treeSteps", "gaps\nlooked at", "count", "Gaps in all tree searches", (g) => g.treeSteps),
   ],
 };
 
@@ -215,7 +207,6 @@ export const replaySections: readonly Section<Row>[] = [
   invalidations,
   flushes,
   iovas,
-  iovaDetails,
   tables,
   exposures,
 ];
@@ -229,7 +220,9 @@ export function terminalSections(kind: IommuKind, rows: readonly Row[]): Section
   return shown
     .map((section) => ({
       ...section,
-      columns: section.columns.filter((column) => rows.some((row) => column.value(row) !== null)),
+      columns: section.columns.filter(
+        (column) => column.isDetail !== true && rows.some((row) => column.value(row) !== null),
+      ),
     }))
     .filter((section) => section.columns.length > 0);
 }

@@ -1,20 +1,23 @@
 /** Builds the stack that a policy runs on. */
-import type { Meter } from "../../meter.ts";
+import { buildHardware } from "./hardware-stack.ts";
 import { PassthroughStack } from "./passthrough-stack.ts";
 import type { Policy } from "./policy.ts";
 import type { PolicyStack } from "./policy-stack.ts";
 import type { IommuKind } from "./result.ts";
+import type { RunMeter } from "./run-meter.ts";
+import { TranslatedStack } from "./translated-stack.ts";
 
 /** What a stack is built for. */
 export interface StackOptions {
   readonly iommu: IommuKind;
   readonly cpus: number;
-  readonly meter: Meter;
+  readonly meter: RunMeter;
   readonly flushQueueSlots?: number;
   readonly flushTimeoutNs?: number;
 }
 
 /** Builds it. */
-export function buildStack(_policy: Policy, _options: StackOptions): PolicyStack {
-  return new PassthroughStack();
+export function buildStack(policy: Policy, options: StackOptions): PolicyStack {
+  if (policy.mode === "passthrough") return new PassthroughStack();
+  return new TranslatedStack(buildHardware(policy, options.meter), { policy, ...options });
 }

@@ -40,8 +40,14 @@ class NotingStack implements PolicyStack {
     this.#note(`timer ${this.dueNs}`);
     this.dueNs = Number.POSITIVE_INFINITY;
   }
-  iovaCounts(): null {
-    return null;
+  mapCommands(): number {
+    return 0;
+  }
+  unmapCommands(): number {
+    return 0;
+  }
+  below4GiBPeakPages(): number {
+    return 0;
   }
   flushCounts(): null {
     return null;
@@ -151,7 +157,7 @@ describe("ReplayEngine", () => {
     feed(allocate, { allocation: 0, pages: 1, segmentPages: 1, physPfn: 7 });
     feed(free, { allocation: 0, pages: 1 });
     expect(stack.calls).toEqual(["map 7+1 cpu0"]);
-    expect(run.result(span).requests.syncsPerUnmap).toBe(0);
+    expect(run.result(span, "virtio").requests.syncsPerUnmap).toBe(0);
   });
 
   it("unmaps only the pieces that could be linked", () => {
@@ -190,7 +196,7 @@ describe("ReplayEngine", () => {
     feed(allocate, { allocation: 2, pages: 1, segmentPages: 1, physPfn: 7, timeUs: 5 });
     run.meter.onReachEnds();
     engine.end();
-    expect(run.result({ durationNs: 5000, knowsTime: true }).exposure).toEqual({
+    expect(run.result({ durationNs: 5000, knowsTime: true }, "virtio").exposure).toEqual({
       unmaps: 2,
       peakBytes: 4 * 4096,
       meanBytes: ((4000 * 2 + 2000 * 2) / 5000) * 4096,

@@ -32,8 +32,16 @@ export class PassthroughStack implements PolicyStack {
 
   advance(): void {}
 
-  iovaCounts(): null {
-    return null;
+  mapCommands(): number {
+    return 0;
+  }
+
+  unmapCommands(): number {
+    return 0;
+  }
+
+  below4GiBPeakPages(): number {
+    return 0;
   }
 
   flushCounts(): null {

@@ -1,10 +1,10 @@
 /** One policy's run: does what the recording's drivers did, on a stack of its own, and counts. */
-import { PAGE_BYTES } from "../../units.ts";
+import { PAGE_BYTES, PFN_LAST_32BIT } from "../../units.ts";
 import { doubled } from "./engine.ts";
 import { ExposureGroup, ExposureTotals } from "./exposure.ts";
 import type { Policy } from "./policy.ts";
 import type { PolicyStack } from "./policy-stack.ts";
-import type { ExposureCounts, RequestCounts } from "./result.ts";
+import type { ExposureCounts, IommuKind, IovaCounts, RequestCounts } from "./result.ts";
 import type { RunMeter } from "./run-meter.ts";
 import type { Unjudged } from "./verdict.ts";
 
@@ -28,6 +28,8 @@ export class PolicyRun {
   readonly #open = new ExposureGroup(this.#exposures);
   #nowNs = 0;
   #unmaps = 0;
+  #allocations = 0;
+  #above4GiB = 0;
   #failed = 0;
   #pageNsAtEnd = 0;
   #iovaPfn = new Float64Array(64);
@@ -54,15 +56,11 @@ export class PolicyRun {
   }
 
   mapWhole(slot: number, physPfn: number, pages: number, cpu: number): void {
-    const iovaPfn = this.#stack.map(physPfn, pages, cpu);
-    if (iovaPfn === NOT_MAPPED) this.#failed += 1;
-    this.#note(slot, iovaPfn, pages);
+    this.#count(slot, this.#stack.map(physPfn, pages, cpu), pages);
   }
 
   begin(slot: number, pages: number, cpu: number): void {
-    const iovaPfn = this.#stack.begin(pages, cpu);
-    if (iovaPfn === NOT_MAPPED) this.#failed += 1;
-    this.#note(slot, iovaPfn, pages);
+    this.#count(slot, this.#stack.begin(pages, cpu), pages);
   }
 
   link(slot: number, offset: number, physPfn: number, pages: number): void {
@@ -138,29 +136,30 @@ export class PolicyRun {
   }
 
   /** The outcome. */
-  result(span: RunSpan): Unjudged {
+  result(span: RunSpan, iommu: IommuKind): Unjudged {
     const { policy } = this;
-    const iova = this.#stack.iovaCounts();
+    const isTranslated = policy.mode !== "passthrough";
     return {
       policy: policy.name,
-      requests: this.#requests(),
+      requests: this.#requests(iommu === "virtio"),
       invalidations: this.#stack.invalidationCounts(),
       flushes: this.#flushes(span),
-      iova: iova === null ? null : { ...iova, failed: this.#failed },
+      iova: isTranslated ? this.#iova() : null,
       tables: this.#stack.tableCounts(),
-      exposure: policy.mode === "passthrough" ? null : this.#exposure(span),
+      exposure: isTranslated ? this.#exposure(span) : null,
     };
   }
 
-  #requests(): RequestCounts {
+  #requests(hasQueue: boolean): RequestCounts {
     const { meter } = this;
-    const each = (count: number) => (this.#unmaps === 0 ? null : count / this.#unmaps);
-    const kicks = meter.events("virtqueueKick");
+    const each = (count: number | null) =>
+      count === null || this.#unmaps === 0 ? null : count / this.#unmaps;
+    const kicks = hasQueue ? meter.events("virtqueueKick") : null;
     const syncs = meter.events("virtqueueSync") + meter.events("invalidateWait");
     const { batch } = meter;
     return {
-      map: meter.amount("requestMap"),
-      unmap: meter.amount("requestUnmap"),
+      map: this.#stack.mapCommands(),
+      unmap: this.#stack.unmapCommands(),
       kicks,
       syncs,
       syncsPerUnmap: each(syncs),
@@ -172,6 +171,21 @@ export class PolicyRun {
         p99: batch.percentile(99),
         max: batch.max,
       },
+    };
+  }
+
+  #iova(): IovaCounts {
+    const { meter } = this;
+    const cacheHits = meter.events("iovaCacheHit");
+    return {
+      allocations: this.#allocations,
+      cacheHits,
+      cacheHitShare: this.#allocations === 0 ? null : cacheHits / this.#allocations,
+      treeSearches: meter.events("iovaTreeSearch"),
+      treeSteps: meter.amount("iovaTreeSearch"),
+      below4GiBPeakBytes: this.#stack.below4GiBPeakPages() * PAGE_BYTES,
+      above4GiB: this.#above4GiB,
+      failed: this.#failed,
     };
   }
 
@@ -190,6 +204,14 @@ export class PolicyRun {
       meanNs: isMeasured ? totals.sumNs / totals.count : null,
       longestNs: isMeasured ? totals.longestNs : null,
     };
+  }
+
+  /** Notes what an allocation gave. */
+  #count(slot: number, iovaPfn: number, pages: number): void {
+    if (iovaPfn === NOT_MAPPED) this.#failed += 1;
+    else this.#allocations += 1;
+    if (iovaPfn > PFN_LAST_32BIT) this.#above4GiB += 1;
+    this.#note(slot, iovaPfn, pages);
   }
 
   #note(slot: number, iovaPfn: number, pages: number): void {

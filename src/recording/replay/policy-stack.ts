@@ -2,7 +2,7 @@
  * What a policy's run needs of a DMA stack: buffers mapped and unmapped as drivers do, timers run,
  * counters read. Frames are 4 KiB; an IOVA of −1 means that there was none.
  */
-import type { FlushCounts, InvalidationCounts, IovaCounts, TableCounts } from "./result.ts";
+import type { FlushCounts, InvalidationCounts, TableCounts } from "./result.ts";
 
 /** A stack under one policy: DMA API, IOVA allocator, flush queue, IOMMU. */
 export interface PolicyStack {
@@ -26,8 +26,11 @@ export interface PolicyStack {
   advance(nowNs: number): void;
   /** UNMAP requests, or stale IOTLB entries, have not yet been dealt with by the device. */
   readonly hasReach: boolean;
-  /** Most frames below 4 GiB that were live, cached or queued at once; `null` without IOVAs. */
-  iovaCounts(): Omit<IovaCounts, "failed"> | null;
+  /** MAP and UNMAP commands to the IOMMU so far. */
+  mapCommands(): number;
+  unmapCommands(): number;
+  /** Most frames below 4 GiB that were live, cached or queued at once. */
+  below4GiBPeakPages(): number;
   flushCounts(): FlushCounts | null;
   invalidationCounts(): InvalidationCounts | null;
   tableCounts(): TableCounts | null;

@@ -98,7 +98,7 @@ export class ReplaySession {
     engine.end();
     const knowsTime = this.#reader.knowsTime;
     const span = { durationNs: engine.clock.nowNs, knowsTime };
-    const unjudged = this.#runs.map((run) => run.result(span));
+    const unjudged = this.#runs.map((run) => run.result(span, this.#options.iommu));
     return {
       replay: {
         file: this.#file,

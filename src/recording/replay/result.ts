@@ -17,8 +17,8 @@ export interface Spread {
 export interface RequestCounts {
   readonly map: number;
   readonly unmap: number;
-  /** Notifications of the device: virtqueue kicks. */
-  readonly kicks: number;
+  /** Notifications of the device: virtqueue kicks; `null` where there is no virtqueue. */
+  readonly kicks: number | null;
   /** Times that a CPU waited for completion: of requests, or of invalidations. */
   readonly syncs: number;
   readonly syncsPerUnmap: number | null;
@@ -48,7 +48,6 @@ export interface IovaCounts {
   readonly allocations: number;
   readonly cacheHits: number;
   readonly cacheHitShare: number | null;
-  readonly depotMoves: number;
   readonly treeSearches: number;
   /** Gaps looked at in all searches. */
   readonly treeSteps: number;
