@@ -7,7 +7,7 @@
  * of indirect tables and the order of steps.
  */
 import { assert } from "../errors.ts";
-import type { GuestMemory } from "../memory/guest-memory.ts";
+import { type GuestMemory, WINDOW_BYTES_MAX } from "../memory/guest-memory.ts";
 import {
   areasFault,
   DESCRIPTOR_BYTES,
@@ -96,10 +96,10 @@ export class DriverQueue {
     return this.#position;
   }
 
-  /** Whether a list of `count` buffers would go through an indirect table. */
+  /** Whether a list of `count` buffers goes through an indirect table; none exceeds the queue. */
   usesIndirect(count: number): boolean {
     const indirect = this.#options.indirect;
-    return indirect !== null && count > 1 && count <= indirect.entries;
+    return indirect !== null && count > 1 && count <= indirect.entries && count <= this.size;
   }
 
   /**
@@ -245,8 +245,8 @@ export function driverQueueFault(
   if (reason !== null || indirect === null) return reason;
   if (indirect.start % DESCRIPTOR_BYTES !== 0) return "misaligned";
   const bytes = areas.size * indirect.entries * DESCRIPTOR_BYTES;
-  if (memory.window(indirect.start, bytes) === null) return "indirect-outside-memory";
-  return null;
+  const isInside = bytes <= WINDOW_BYTES_MAX && memory.window(indirect.start, bytes) !== null;
+  return isInside ? null : "indirect-outside-memory";
 }
 
 function writeDescriptor(

@@ -173,17 +173,22 @@ export class DriverWorld {
   readonly transport: LocalTransport;
   readonly started: Result<ViommuDriver>;
   /** The allocation that is to fail, counted from 1; 0 for none. */
-  failingAllocation = 0;
+  failingAllocation: number;
   allocations = 0;
 
   constructor(
     config: Partial<ScriptedConfig> = {},
     settings: DriverSettings = LINUX_7_2,
-    options: { areaBytes?: number; prepare?: (device: ScriptedDevice) => void } = {},
+    options: {
+      areaBytes?: number;
+      failingAllocation?: number;
+      prepare?: (device: ScriptedDevice) => void;
+    } = {},
   ) {
     this.memory.addRegion({ start: AREA_START, bytes: AREA_BYTES });
     this.device = new ScriptedDevice(this.memory, { ...DEFAULT_CONFIG, ...config });
     options.prepare?.(this.device);
+    this.failingAllocation = options.failingAllocation ?? 0;
     this.transport = new LocalTransport(this.device);
     this.started = ViommuDriver.start({
       area: new DriverArea(this.memory, AREA_START, options.areaBytes ?? AREA_BYTES),
