@@ -213,8 +213,8 @@ export class AllocationReader {
       const number = live.operation[slot]!;
       const kind = number === first ? OperationKind.allocate : OperationKind.extend;
       this.#ring.settle(number, kind, first, this.#range);
-      live.remove(slot);
     }
+    live.removeCover(members, count);
     this.counts.allocations += 1;
     if (count > 1) this.counts.segmented += 1;
     this.#finish(OperationKind.free, event, first);

@@ -129,6 +129,7 @@ export class LiveMaps {
    * @returns how many there are, 0 when no set of whole mappings covers the range
    */
   cover(iovaPfn: number, pages: number, cpu: number, out: number[]): number {
+    if (this.#overlapping === 0) return this.#coverPlain(iovaPfn, pages, out);
     const single = this.#choose(iovaPfn, pages, cpu, true);
     if (single >= 0) {
       out[0] = single;
@@ -145,6 +146,40 @@ export class LiveMaps {
       at += this.pages[slot]!;
     }
     return count;
+  }
+
+  /** Covers a range while no two mappings share a frame: the next one is the only candidate. */
+  #coverPlain(iovaPfn: number, pages: number, out: number[]): number {
+    this.#at = iovaPfn;
+    this.#end = iovaPfn + pages;
+    const count = this.#byStart.readRun(iovaPfn, out, this.#follows);
+    return this.#at === this.#end ? count : 0;
+  }
+
+  #at = 0;
+  #end = 0;
+  readonly #follows = (slot: number): boolean => {
+    if (this.iovaPfn[slot] !== this.#at) {
+      this.#at = -1;
+      return false;
+    }
+    this.#at += this.pages[slot]!;
+    return this.#at < this.#end;
+  };
+
+  /** Removes what {@link cover} has just collected. */
+  removeCover(slots: readonly number[], count: number): void {
+    if (this.#overlapping > 0) {
+      for (let index = 0; index < count; index += 1) this.remove(slots[index]!);
+      return;
+    }
+    this.#byStart.deleteRun(this.iovaPfn[slots[0]!]!, count);
+    for (let index = 0; index < count; index += 1) {
+      const slot = slots[index]!;
+      this.#free.push(slot);
+      this.#pages -= this.pages[slot]!;
+    }
+    this.#live -= count;
   }
 
   #choose(iovaPfn: number, pages: number, cpu: number, exact: boolean): number {

@@ -54,6 +54,35 @@ describe("OrderedMap", () => {
     );
   });
 
+  it("reads and removes runs of neighbours across its blocks", () => {
+    const run = fc.tuple(fc.integer({ min: 0, max: 499 }), fc.integer({ min: 1, max: 200 }));
+    fc.assert(
+      fc.property(fc.array(run, { minLength: 1, maxLength: 12 }), (runs) => {
+        const map = new OrderedMap();
+        let keys = Array.from({ length: 500 }, (_, index) => index * 3);
+        for (const key of keys) map.set(key, key + 1);
+        for (const [start, length] of runs) {
+          const out: number[] = [];
+          const first = keys[start % Math.max(1, keys.length)];
+          if (first === undefined) break;
+          const count = map.readRun(first, out, (value) => value < first + 3 * length);
+          const expected = keys.filter((key) => key >= first).slice(0, count);
+          expect(out.slice(0, count)).toEqual(expected.map((key) => key + 1));
+          map.deleteRun(first, count);
+          keys = keys.filter((key) => !expected.includes(key));
+          expect(map.size).toBe(keys.length);
+          expect(map.get(first)).toBe(-1);
+          for (const key of keys) expect(map.get(key)).toBe(key + 1);
+          expect(map.keyFrom(first)).toBe(keys.find((key) => key >= first) ?? -1);
+          map.set(first, first + 1);
+          keys = [...keys, first].sort((a, b) => a - b);
+        }
+        expect(map.readRun(1, [], () => true)).toBe(0);
+      }),
+      { seed: 7, numRuns: 60 },
+    );
+  });
+
   it("keeps 10 000 keys set in any order and gives them back", () => {
     for (const step of [1, 7919, 9999]) {
       const map = new OrderedMap();

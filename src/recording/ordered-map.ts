@@ -78,6 +78,57 @@ export class OrderedMap {
     return true;
   }
 
+  /**
+   * Reads values in order of their keys.
+   *
+   * @param key - the first key; must be there
+   * @param out - receives the values, from index 0
+   * @param wants - told each value in turn; false ends the run behind it
+   * @returns how many values were read, 0 when the key is not there
+   */
+  readRun(key: number, out: number[], wants: (value: number) => boolean): number {
+    if (!this.#seek(key)) return 0;
+    let { block: at, place } = { block: this.#block, place: this.#at };
+    let count = 0;
+    for (;;) {
+      const block = this.#blocks[at]!;
+      while (place < block.count) {
+        const value = block.values[place]!;
+        out[count] = value;
+        count += 1;
+        if (!wants(value)) return count;
+        place += 1;
+      }
+      at += 1;
+      if (at === this.#blocks.length) return count;
+      place = 0;
+    }
+  }
+
+  /** Removes a key, which must be there, and the `count` − 1 keys behind it. */
+  deleteRun(key: number, count: number): void {
+    const found = this.#seek(key);
+    assert(found, "a run starts at a key that is there");
+    this.#sought = Number.NaN;
+    this.#size -= count;
+    let left = count;
+    while (left > 0) {
+      const block = this.#blocks[this.#block]!;
+      const { keys, values } = block;
+      const removed = Math.min(left, block.count - this.#at);
+      for (let index = this.#at; index + removed < block.count; index += 1) {
+        keys[index] = keys[index + removed]!;
+        values[index] = values[index + removed]!;
+      }
+      block.count -= removed;
+      left -= removed;
+      if (block.count === 0 && this.#blocks.length > 1) this.#blocks.splice(this.#block, 1);
+      else this.#block += 1;
+      this.#at = 0;
+    }
+    this.#block = 0;
+  }
+
   /** The largest key below `key`, −1 if there is none. */
   keyBelow(key: number): number {
     this.#seek(key);
@@ -106,12 +157,16 @@ export class OrderedMap {
 
   #search(key: number): boolean {
     const blocks = this.#blocks;
-    let low = 0;
-    let high = blocks.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (blocks[middle]!.keys[0]! <= key) low = middle;
-      else high = middle - 1;
+    let low = this.#block;
+    // Neighbours are asked for one after the other: most often it is the same block again.
+    if (!this.#covers(low, key)) {
+      low = 0;
+      let high = blocks.length - 1;
+      while (low < high) {
+        const middle = (low + high + 1) >> 1;
+        if (blocks[middle]!.keys[0]! <= key) low = middle;
+        else high = middle - 1;
+      }
     }
     const block = blocks[low]!;
     const keys = block.keys;
@@ -125,6 +180,15 @@ export class OrderedMap {
     this.#block = low;
     this.#at = first;
     return first < block.count && keys[first] === key;
+  }
+
+  /** Whether a block, if there is one of that number, is the one to look for a key in. */
+  #covers(index: number, key: number): boolean {
+    const blocks = this.#blocks;
+    if (index >= blocks.length) return false;
+    const block = blocks[index]!;
+    if (block.count === 0 || (index > 0 && key < block.keys[0]!)) return false;
+    return index + 1 === blocks.length || key < blocks[index + 1]!.keys[0]!;
   }
 
   #split(block: Block): void {

@@ -10,16 +10,21 @@ const CHUNKS_MAX = 1024;
 export class SeenFrames {
   readonly #chunks = new Map<number, Uint8Array>();
   #last: Uint8Array = new Uint8Array(0);
-  #lastIndex = -1;
+  #lastStart = -(2 ** 53);
 
   /** Adds a range of frames. */
   add(pfn: number, pages: number): void {
+    const from = pfn - this.#lastStart;
+    if (from >= 0 && from + pages <= CHUNK_FRAMES) {
+      setBits(this.#last, from, from + pages);
+      return;
+    }
     const end = pfn + pages;
     for (let at = pfn; at < end; ) {
       const index = Math.floor(at / CHUNK_FRAMES);
       const chunkStart = index * CHUNK_FRAMES;
       const stop = Math.min(end, chunkStart + CHUNK_FRAMES);
-      if (index !== this.#lastIndex && !this.#open(index)) return;
+      if (!this.#open(index)) return;
       setBits(this.#last, at - chunkStart, stop - chunkStart);
       at = stop;
     }
@@ -33,7 +38,7 @@ export class SeenFrames {
       this.#chunks.set(index, chunk);
     }
     this.#last = chunk;
-    this.#lastIndex = index;
+    this.#lastStart = index * CHUNK_FRAMES;
     return true;
   }
 
@@ -65,13 +70,16 @@ export class SeenFrames {
 function setBits(chunk: Uint8Array, from: number, to: number): void {
   let at = from;
   while (at < to) {
-    if ((at & 7) === 0 && to - at >= 8) {
+    if ((at & 7) !== 0 || to - at < 8) {
+      chunk[at >> 3]! |= 1 << (at & 7);
+      at += 1;
+    } else if (to - at < 256) {
+      chunk[at >> 3] = 0xff;
+      at += 8;
+    } else {
       const bytes = (to - at) >> 3;
       chunk.fill(0xff, at >> 3, (at >> 3) + bytes);
       at += bytes * 8;
-    } else {
-      chunk[at >> 3]! |= 1 << (at & 7);
-      at += 1;
     }
   }
 }
