@@ -1,8 +1,15 @@
 /** Every benchmark file, one line each. */
 import type { Benchmark } from "./harness.ts";
+import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
 import { benchmarks as pageTable } from "./page-table.bench.ts";
 import { benchmarks as replay } from "./replay.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
-export const benchmarks: readonly Benchmark[] = [...iova, ...pageTable, ...replay, ...virtqueue];
+export const benchmarks: readonly Benchmark[] = [
+  ...iotlb,
+  ...iova,
+  ...pageTable,
+  ...replay,
+  ...virtqueue,
+];

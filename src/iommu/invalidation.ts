@@ -34,6 +34,7 @@ export const MASK_ALL = 52;
  * blockMask(0x0fff, 0x1000); // 13: 0x0000 … 0x1fff
  */
 export function blockMask(firstPfn: number, lastPfn: number): number {
+  if (firstPfn === lastPfn) return 0;
   let mask = log2Ceil(lastPfn - firstPfn + 1);
   while (mask < MASK_ALL && alignDown(firstPfn, 2 ** mask) !== alignDown(lastPfn, 2 ** mask)) {
     mask += 1;

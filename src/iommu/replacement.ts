@@ -95,7 +95,7 @@ export class Replacement {
   /** Makes every node on the path to a slot point to the other half. */
   #pointAway(slot: number): void {
     const ways = this.#ways;
-    const set = Math.floor(slot / ways);
+    const set = (slot / ways) | 0;
     let tree = this.#trees[set]!;
     // Nodes count from 1 at the root, as in a heap: the leaf of way w is node ways + w.
     for (let node = ways + (slot - set * ways); node > 1; node >>>= 1) {

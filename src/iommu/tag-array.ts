@@ -10,7 +10,7 @@
  * Translations". Budget: 15 ns a search in 8 ways, no allocation (bench/iotlb.bench.ts).
  */
 import { assert } from "../errors.ts";
-import { isPowerOfTwo, PAGE_SHIFT } from "../units.ts";
+import { isPowerOfTwo } from "../units.ts";
 import { Replacement, type ReplacementPolicy } from "./replacement.ts";
 
 /** Size and policy of a cache. */
@@ -53,6 +53,8 @@ export class TagArray {
   readonly #rights: Uint8Array;
   /** Live entries by log2 of the block size. */
   readonly #liveOf = new Int32Array(64);
+  /** Block sizes that entries had so far, log2 of bytes, in order of appearance. */
+  readonly #shifts: number[] = [];
   #live = 0;
 
   constructor(geometry: CacheGeometry) {
@@ -123,14 +125,25 @@ export class TagArray {
     rights: number,
   ): number {
     this.evicted = false;
-    let slot = this.peek(domainId, pasid, blockShift, block);
+    const kind = ((pasid + 1) << 6) | blockShift;
+    const set = block & this.#setMask;
+    const first = set * this.ways;
+    let slot = -1;
+    let free = -1;
+    for (let way = first; way < first + this.ways; way += 1) {
+      const there = this.#blocks[way]!;
+      if (there === EMPTY) {
+        if (free < 0) free = way;
+      } else if (there === block && this.#domains[way] === (domainId | 0)) {
+        if (this.#kinds[way] === kind) slot = way;
+      }
+    }
     if (slot < 0) {
-      slot = this.#freeSlot(block & this.#setMask);
+      slot = free >= 0 ? free : this.#displace(set);
       this.#blocks[slot] = block;
       this.#domains[slot] = domainId | 0;
-      this.#kinds[slot] = ((pasid + 1) << 6) | blockShift;
-      this.#live += 1;
-      this.#liveOf[blockShift]! += 1;
+      this.#kinds[slot] = kind;
+      this.#noteLive(blockShift);
     }
     this.#values[slot] = value;
     this.#rights[slot] = rights;
@@ -190,7 +203,8 @@ export class TagArray {
     if (this.#live === 0) return 0;
     if (pasid === ANY_PASID) return this.#removeByScan(domainId, pasid, firstPfn, lastPfn);
     const before = this.#live;
-    for (let shift = PAGE_SHIFT; shift < 64; shift += 1) {
+    for (let index = 0; index < this.#shifts.length; index += 1) {
+      const shift = this.#shifts[index]!;
       if (this.#liveOf[shift] === 0) continue;
       const frames = FRAMES_OF_SHIFT[shift]!;
       const firstBlock = Math.floor(firstPfn / frames);
@@ -222,15 +236,19 @@ export class TagArray {
     return removed;
   }
 
-  #freeSlot(set: number): number {
-    const first = set * this.ways;
-    for (let slot = first; slot < first + this.ways; slot += 1) {
-      if (this.#blocks[slot] === EMPTY) return slot;
-    }
+  #displace(set: number): number {
     const slot = this.#replacement.victim(set);
     this.removeAt(slot);
     this.evicted = true;
     return slot;
+  }
+
+  #noteLive(blockShift: number): void {
+    this.#live += 1;
+    this.#liveOf[blockShift]! += 1;
+    if (this.#liveOf[blockShift] === 1 && !this.#shifts.includes(blockShift)) {
+      this.#shifts.push(blockShift);
+    }
   }
 
   #removeByScan(domainId: number, pasid: number, firstPfn: number, lastPfn: number): number {

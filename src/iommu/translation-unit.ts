@@ -12,7 +12,7 @@
  */
 import { assert, unreachable } from "../errors.ts";
 import { type Meter, NULL_METER, Step } from "../meter.ts";
-import { alignDown, PFN_LAST } from "../units.ts";
+import { alignDown, PAGE_SHIFT, PFN_LAST } from "../units.ts";
 import { AtsCache } from "./ats-cache.ts";
 import {
   type AddressWindow,
@@ -201,9 +201,10 @@ export class TranslationUnit {
         break;
       case "mask": {
         const mask = blockMask(firstPfn, lastPfn);
-        const start = alignDown(firstPfn, 2 ** mask);
+        const frames = FRAMES_OF_SHIFT[PAGE_SHIFT + mask]!;
+        const start = alignDown(firstPfn, frames);
         if (mask > selective.maskMax) this.invalidateDomain(domainId, pasidTag);
-        else this.#invalidateBlock(domainId, pasidTag, start, start + 2 ** mask - 1, leafOnly);
+        else this.#invalidateBlock(domainId, pasidTag, start, start + frames - 1, leafOnly);
         break;
       }
       case "pages": {
