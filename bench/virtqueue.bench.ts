@@ -93,6 +93,7 @@ function deviceSide(form: Form, scale: number): { units: number; round: () => nu
   for (let index = 0; index < perRing; index += 1) {
     const buffer = 0x18_0000 + index * 64;
     list.clear();
+    memory.writeU32(buffer, index);
     list.addReadable(buffer, REQUEST_BYTES);
     list.addWritable(buffer + 40, REPLY_BYTES);
     driver.add(list);

@@ -11,6 +11,7 @@
 import { assert } from "../errors.ts";
 import {
   CHUNK_BYTES,
+  CHUNK_SHIFT,
   GuestRegion,
   type RegionBacking,
   SparseBudget,
@@ -19,11 +20,22 @@ import {
 import { copyBetween, type MemoryView } from "./memory-view.ts";
 
 const SPARSE_BYTES_DEFAULT = 2 ** 30;
-/** Views found last are remembered by `floor(address / CHUNK_BYTES)` modulo this power of two. */
+/** Views found last are remembered by address bits 16 … 23. */
 const RECENT_COUNT = 256;
+/** What is remembered, in 32-bit words; the first is address bits 16 … 31, −1 for nothing. */
+const Recent = {
+  /** Address bits 32 … 63. */
+  HIGH: 1,
+  /** Bits 0 … 31 of the view's start. */
+  START: 2,
+  /** Bytes of the view that belong to the region. */
+  BYTES: 3,
+  WORDS: 4,
+} as const;
 /** Largest contiguous window: more than the largest part of a virtqueue needs. */
 export const WINDOW_BYTES_MAX = 2 ** 24;
 const TWO_32 = 2 ** 32;
+const ADDRESS_END = 2 ** 53;
 
 /** Where a region lies and what is behind it. */
 export interface RegionInfo {
@@ -62,10 +74,8 @@ export class GuestMemory {
   readonly #regions: GuestRegion[] = [];
   readonly #budget: SparseBudget;
   #last: GuestRegion | null = null;
-  readonly #recentView: MemoryView[] = new Array(RECENT_COUNT).fill(ZEROS);
-  readonly #recentStart = new Float64Array(RECENT_COUNT);
-  /** Bytes of the view that belong to the region; −1 for an empty slot. */
-  readonly #recentBytes = new Float64Array(RECENT_COUNT).fill(-1);
+  readonly #recent = new Int32Array(RECENT_COUNT * Recent.WORDS).fill(-1);
+  readonly #recentViews: MemoryView[] = new Array(RECENT_COUNT).fill(ZEROS);
 
   /**
    * @param sparseBytesMax - bound on what sparse regions may occupy together; writes that would
@@ -142,13 +152,24 @@ export class GuestMemory {
    * @returns null when the range is not memory or crosses a chunk: use the copying methods then
    */
   locate(address: number, length: number, forWrite: boolean): MemoryView | null {
-    const slot = (address / CHUNK_BYTES) & (RECENT_COUNT - 1);
-    const at = address - this.#recentStart[slot]!;
-    if (at >= 0 && at + length <= this.#recentBytes[slot]!) {
-      this.at = at | 0;
-      return this.#recentView[slot]!;
+    if (!(address >= 0 && address < ADDRESS_END)) return null;
+    return this.locateHalves(address >>> 0, Math.floor(address / TWO_32), length, forWrite);
+  }
+
+  /** As {@link locate}, for an address as its 32-bit halves: the form it has in a ring. */
+  locateHalves(low: number, high: number, length: number, forWrite: boolean): MemoryView | null {
+    const recent = this.#recent;
+    const page = low >>> CHUNK_SHIFT;
+    const slot = page & (RECENT_COUNT - 1);
+    const entry = slot * Recent.WORDS;
+    if (recent[entry] === page && recent[entry + Recent.HIGH] === (high | 0)) {
+      const at = (low - recent[entry + Recent.START]!) | 0;
+      if (at >= 0 && at + length <= recent[entry + Recent.BYTES]!) {
+        this.at = at;
+        return this.#recentViews[slot]!;
+      }
     }
-    return this.#locateAnew(address, length, forWrite);
+    return this.#locateAnew(addressOfHalves(low, high), length, forWrite);
   }
 
   /**
@@ -252,11 +273,23 @@ export class GuestMemory {
   copyOut(address: number, target: MemoryView, targetAt: number, length: number): boolean {
     assert(targetAt + length <= target.u8.length, "the target holds what is copied");
     const view = this.locate(address, length, false);
-    if (view !== null) {
-      copyBetween(view, this.at, target, targetAt, length);
-      return true;
-    }
-    return this.#copyOutPieces(address, target, targetAt, length);
+    if (view === null) return this.#copyOutPieces(address, target, targetAt, length);
+    copyBetween(view, this.at, target, targetAt, length);
+    return true;
+  }
+
+  /** As {@link copyOut}, for an address as its halves. */
+  copyOutHalves(
+    low: number,
+    high: number,
+    target: MemoryView,
+    targetAt: number,
+    length: number,
+  ): boolean {
+    const view = this.locateHalves(low, high, length, false);
+    if (view === null) return this.copyOut(addressOfHalves(low, high), target, targetAt, length);
+    copyBetween(view, this.at, target, targetAt, length);
+    return true;
   }
 
   /**
@@ -268,11 +301,23 @@ export class GuestMemory {
   copyIn(address: number, source: MemoryView, sourceAt: number, length: number): boolean {
     assert(sourceAt + length <= source.u8.length, "the source holds what is copied");
     const view = this.locate(address, length, true);
-    if (view !== null) {
-      copyBetween(source, sourceAt, view, this.at, length);
-      return true;
-    }
-    return this.#copyInPieces(address, source, sourceAt, length);
+    if (view === null) return this.#copyInPieces(address, source, sourceAt, length);
+    copyBetween(source, sourceAt, view, this.at, length);
+    return true;
+  }
+
+  /** As {@link copyIn}, for an address as its halves. */
+  copyInHalves(
+    low: number,
+    high: number,
+    source: MemoryView,
+    sourceAt: number,
+    length: number,
+  ): boolean {
+    const view = this.locateHalves(low, high, length, true);
+    if (view === null) return this.copyIn(addressOfHalves(low, high), source, sourceAt, length);
+    copyBetween(source, sourceAt, view, this.at, length);
+    return true;
   }
 
   #copyOutPieces(address: number, target: MemoryView, targetAt: number, length: number): boolean {
@@ -300,7 +345,7 @@ export class GuestMemory {
 
   #changed(): void {
     this.generation += 1;
-    this.#recentBytes.fill(-1);
+    this.#recent.fill(-1);
   }
 
   #locateAnew(address: number, length: number, forWrite: boolean): MemoryView | null {
@@ -315,10 +360,14 @@ export class GuestMemory {
     if (address - start + length > bytes) return null;
     this.at = address - start;
     if (chunk === ZEROS) return chunk;
-    const slot = (address / CHUNK_BYTES) & (RECENT_COUNT - 1);
-    this.#recentView[slot] = chunk;
-    this.#recentStart[slot] = start;
-    this.#recentBytes[slot] = bytes;
+    const page = (address >>> 0) >>> CHUNK_SHIFT;
+    const slot = page & (RECENT_COUNT - 1);
+    const entry = slot * Recent.WORDS;
+    this.#recentViews[slot] = chunk;
+    this.#recent[entry] = page;
+    this.#recent[entry + Recent.HIGH] = Math.floor(address / TWO_32);
+    this.#recent[entry + Recent.START] = start >>> 0;
+    this.#recent[entry + Recent.BYTES] = bytes;
     return chunk;
   }
 

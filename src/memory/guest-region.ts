@@ -4,8 +4,10 @@
  */
 import { type MemoryView, newView, viewOf } from "./memory-view.ts";
 
+/** log2 of the size of a sparse chunk. */
+export const CHUNK_SHIFT = 16;
 /** Size of a sparse chunk. */
-export const CHUNK_BYTES = 65_536;
+export const CHUNK_BYTES = 2 ** CHUNK_SHIFT;
 /** Backed regions are seen through views of twice this size that overlap, so none is ever crossed. */
 const BACKED_STRIDE = 2 ** 29;
 

@@ -178,8 +178,10 @@ export class DeviceQueue {
     const capacity = target.u8.length;
     let done = 0;
     for (let index = 0; index < chain.readableCount; index += 1) {
-      const count = Math.min(chain.lengths[index]!, capacity - done);
-      if (!this.memory.copyOut(chain.addresses[index]!, target, done, count)) {
+      let count = capacity - done;
+      if (chain.lengths[index]! < count) count = chain.lengths[index]! | 0;
+      const low = chain.lows[index]!;
+      if (!this.memory.copyOutHalves(low, chain.highs[index]!, target, done, count)) {
         this.#break("buffer-outside-memory", chain.head);
         return -1;
       }
@@ -199,8 +201,10 @@ export class DeviceQueue {
     assert(length <= chain.writableBytes, "a reply fits the writable part");
     let done = 0;
     for (let index = chain.readableCount; done < length; index += 1) {
-      const count = Math.min(chain.lengths[index]!, length - done);
-      if (!this.memory.copyIn(chain.addresses[index]!, source, done, count)) {
+      let count = length - done;
+      if (chain.lengths[index]! < count) count = chain.lengths[index]! | 0;
+      const low = chain.lows[index]!;
+      if (!this.memory.copyInHalves(low, chain.highs[index]!, source, done, count)) {
         this.#break("buffer-outside-memory", chain.head);
         return false;
       }
@@ -301,14 +305,16 @@ export class DeviceQueue {
     // A table's pointer is not counted, its entries are: so a loop ends after `size` steps.
     for (let steps = 0; steps < this.#size; ) {
       const at = base + 4 * index;
-      const address = addressOfHalves(words[at]!, words[at + 1]!);
+      const low = words[at]!;
+      const high = words[at + 1]!;
       const length = words[at + 2]!;
       const last = words[at + 3]!;
       const flags = last & 0xffff;
       if ((flags & INDIRECT) !== 0) {
-        const reason = this.#indirectFault(address, length, flags, isIndirect);
+        const reason = this.#indirectFault(length, flags, isIndirect);
         if (reason !== null) return this.#malformed(reason, index);
-        const table = this.#tableAt(address, length);
+        const table = this.#tableAt(low, high, length);
+        if (table === null) return this.#malformed("indirect-outside-memory", index);
         words = table.u32;
         base = table === this.#scratch ? 0 : memory.at >> 2;
         limit = length / DESCRIPTOR_BYTES;
@@ -321,10 +327,17 @@ export class DeviceQueue {
       if (!isWritable && chain.count > chain.readableCount)
         return this.#malformed("readable-after-writable", index);
       if (length > 0) {
-        if (!memory.contains(address, length))
+        if (
+          memory.locateHalves(low, high, length, false) === null &&
+          !memory.contains(addressOfHalves(low, high), length)
+        )
           return this.#malformed("buffer-outside-memory", index);
-        if (isWritable) chain.addWritable(address, length);
-        else chain.addReadable(address, length);
+        chain.addHalves(low, high, length);
+        if (isWritable) chain.writableBytes += length;
+        else {
+          chain.readableBytes += length;
+          chain.readableCount += 1;
+        }
       }
       if ((flags & NEXT) === 0) {
         if (chain.readableBytes + chain.writableBytes <= CHAIN_BYTES_MAX) return true;
@@ -336,26 +349,21 @@ export class DeviceQueue {
     return this.#malformed("chain-too-long", head);
   }
 
-  #indirectFault(
-    address: number,
-    length: number,
-    flags: number,
-    isIndirect: boolean,
-  ): QueueFaultReason | null {
+  #indirectFault(length: number, flags: number, isIndirect: boolean): QueueFaultReason | null {
     if (!this.#features.indirect) return "indirect-not-negotiated";
     if (isIndirect) return "indirect-nested";
     if ((flags & NEXT) !== 0) return "indirect-with-next";
     if (length === 0 || length % DESCRIPTOR_BYTES !== 0) return "indirect-length";
-    if (length > DESCRIPTOR_BYTES * this.#size) return "indirect-length";
-    return this.memory.contains(address, length) ? null : "indirect-outside-memory";
+    return length > DESCRIPTOR_BYTES * this.#size ? "indirect-length" : null;
   }
 
-  /** An indirect table in one piece: where it lies, with `memory.at`, or a copy of it. */
-  #tableAt(address: number, length: number): MemoryView {
-    const view = this.memory.locate(address, length, false);
+  /** An indirect table in one piece, at `memory.at`, or a copy of it; null outside memory. */
+  #tableAt(low: number, high: number, length: number): MemoryView | null {
+    const view = this.memory.locateHalves(low, high, length, false);
     if (view !== null && (this.memory.at & 3) === 0) return view;
+    if (!this.memory.contains(addressOfHalves(low, high), length)) return null;
     if (this.#scratch === null || this.#scratch.u8.length < length) this.#scratch = newView(length);
-    const isCopied = this.memory.copyOut(address, this.#scratch, 0, length);
+    const isCopied = this.memory.copyOutHalves(low, high, this.#scratch, 0, length);
     assert(isCopied, "the table was checked to lie in memory");
     return this.#scratch;
   }

@@ -120,7 +120,8 @@ export class DriverQueue {
     if (isIndirect) {
       const table = this.#writeTable(head, list);
       if (table < 0) return ADD_BROKEN;
-      this.#writeDescriptor(head, table, count * DESCRIPTOR_BYTES, INDIRECT);
+      const bytes = count * DESCRIPTOR_BYTES;
+      this.#writeDescriptor(head, table >>> 0, Math.floor(table / 2 ** 32), bytes, INDIRECT);
       this.#freeHead = this.#next[head]!;
     } else {
       let index = head;
@@ -128,7 +129,8 @@ export class DriverQueue {
         const next = this.#next[index]!;
         const isLast = at + 1 === count;
         const flags = (at >= list.readableCount ? WRITE : 0) | (isLast ? 0 : NEXT | (next << 16));
-        this.#writeDescriptor(index, list.addresses[at]!, list.lengths[at]!, flags);
+        const low = list.lows[at]!;
+        this.#writeDescriptor(index, low, list.highs[at]!, list.lengths[at]!, flags);
         index = next;
       }
       this.#freeHead = index;
@@ -198,9 +200,15 @@ export class DriverQueue {
   }
 
   /** @param lastWord - flags in the low half, the next descriptor in the high half */
-  #writeDescriptor(index: number, address: number, length: number, lastWord: number): void {
+  #writeDescriptor(
+    index: number,
+    low: number,
+    high: number,
+    length: number,
+    lastWord: number,
+  ): void {
     const ring = this.#ring;
-    writeDescriptor(ring.table, ring.tableAt + 4 * index, address, length, lastWord);
+    writeDescriptor(ring.table, ring.tableAt + 4 * index, low, high, length, lastWord);
   }
 
   /** @returns the table's address, or −1 when its memory is gone */
@@ -213,7 +221,8 @@ export class DriverQueue {
     for (let at = 0; at < list.count; at += 1) {
       const isLast = at + 1 === list.count;
       const flags = (at >= list.readableCount ? WRITE : 0) | (isLast ? 0 : NEXT | ((at + 1) << 16));
-      writeDescriptor(view.u32, word + 4 * at, list.addresses[at]!, list.lengths[at]!, flags);
+      const low = list.lows[at]!;
+      writeDescriptor(view.u32, word + 4 * at, low, list.highs[at]!, list.lengths[at]!, flags);
     }
     return address;
   }
@@ -252,12 +261,13 @@ export function driverQueueFault(
 function writeDescriptor(
   words: Uint32Array,
   at: number,
-  address: number,
+  low: number,
+  high: number,
   length: number,
   lastWord: number,
 ): void {
-  words[at] = address >>> 0;
-  words[at + 1] = Math.floor(address / 2 ** 32);
+  words[at] = low;
+  words[at + 1] = high;
   words[at + 2] = length;
   words[at + 3] = lastWord;
 }

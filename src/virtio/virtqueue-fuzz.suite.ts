@@ -55,9 +55,14 @@ class CountingMemory extends GuestMemory {
     return super.contains(address, length);
   }
 
-  override locate(address: number, length: number, forWrite: boolean): MemoryView | null {
+  override locateHalves(
+    low: number,
+    high: number,
+    length: number,
+    forWrite: boolean,
+  ): MemoryView | null {
     this.accesses += 1;
-    return super.locate(address, length, forWrite);
+    return super.locateHalves(low, high, length, forWrite);
   }
 }
 

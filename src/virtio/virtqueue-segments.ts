@@ -2,15 +2,24 @@
  * A list of buffers in guest memory, readable ones first: what a driver adds to a queue and what a
  * device takes from it. Reused from request to request; its arrays grow once.
  */
+import { addressOfHalves } from "../memory/guest-memory.ts";
 
 /** Buffers of one request: addresses and lengths in bytes, the readable ones before the writable. */
 export class SegmentList {
-  addresses = new Float64Array(8);
+  /** Bits 0 … 31 of the addresses. */
+  lows = new Uint32Array(8);
+  /** Bits 32 … 63 of the addresses. */
+  highs = new Uint32Array(8);
   lengths = new Uint32Array(8);
   count = 0;
   readableCount = 0;
   readableBytes = 0;
   writableBytes = 0;
+
+  /** Byte address of a buffer. */
+  address(index: number): number {
+    return addressOfHalves(this.lows[index]!, this.highs[index]!);
+  }
 
   /** Empties the list. */
   clear(): void {
@@ -22,31 +31,31 @@ export class SegmentList {
 
   /** Appends a buffer the device reads. Must come before every writable one. */
   addReadable(address: number, length: number): void {
-    this.#add(address, length);
+    this.addHalves(address >>> 0, Math.floor(address / 2 ** 32), length);
     this.readableCount += 1;
     this.readableBytes += length;
   }
 
   /** Appends a buffer the device writes. */
   addWritable(address: number, length: number): void {
-    this.#add(address, length);
+    this.addHalves(address >>> 0, Math.floor(address / 2 ** 32), length);
     this.writableBytes += length;
   }
 
-  #add(address: number, length: number): void {
-    if (this.count === this.lengths.length) this.#grow();
-    this.addresses[this.count] = address;
-    this.lengths[this.count] = length;
-    this.count += 1;
+  /** Appends a buffer; the counts are left to the caller. */
+  addHalves(low: number, high: number, length: number): void {
+    const count = this.count;
+    if (count === this.lengths.length) this.#grow();
+    this.lows[count] = low;
+    this.highs[count] = high;
+    this.lengths[count] = length;
+    this.count = count + 1;
   }
 
   #grow(): void {
-    const addresses = new Float64Array(2 * this.count);
-    const lengths = new Uint32Array(2 * this.count);
-    addresses.set(this.addresses);
-    lengths.set(this.lengths);
-    this.addresses = addresses;
-    this.lengths = lengths;
+    this.lows = doubled(this.lows);
+    this.highs = doubled(this.highs);
+    this.lengths = doubled(this.lengths);
   }
 }
 
@@ -56,4 +65,10 @@ export class Chain extends SegmentList {
   head = -1;
   /** Which life of the queue it belongs to. */
   epoch = -1;
+}
+
+function doubled(words: Uint32Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
+  const larger = new Uint32Array(2 * words.length);
+  larger.set(words);
+  return larger;
 }
