@@ -1,4 +1,5 @@
 /** Benchmarks of the IOVA allocator and the flush queue. */
+import { FlushQueue, type FlushQueueKind } from "../src/dma/flush-queue.ts";
 import { IovaDomain } from "../src/dma/iova-domain.ts";
 import { IovaTree } from "../src/dma/iova-tree.ts";
 import { Random } from "../src/random.ts";
@@ -32,30 +33,33 @@ const cachedPair: Benchmark = {
   },
 };
 
-/** Frees a random range and takes it again: the limit makes the search end where it was. */
+/** Fills a space, replaces random ranges by others of another size, and empties it. */
 function treePair(live: number, label: string): Benchmark {
   return {
-    name: `iova: tree free + alloc of a random range, ${label} live`,
+    name: `iova: tree alloc + free of random ranges, ${label} live`,
     unit: "pair",
     target: null,
     prepare(scale) {
       const ranges = Math.ceil(live * Math.max(scale, 1000 / live));
-      const units = Math.ceil(500_000 * scale);
+      const churn = Math.ceil(2 ** 20 * scale);
       const random = new Random(1);
-      const tree = new IovaTree({ startPfn: 1, limit32Pfn: 2 ** 20 });
-      const sizes = Int32Array.from({ length: ranges }, () => 33 + random.below(64));
-      const pfns = Float64Array.from(sizes, (pages) => tree.alloc(pages, last48, true));
-      const victims = Int32Array.from({ length: units }, () => random.below(ranges));
+      const sizes = Int32Array.from({ length: ranges + churn }, () => 33 + random.below(64));
+      const victims = Int32Array.from({ length: churn }, () => random.below(ranges));
       return {
-        units,
+        units: ranges + churn,
         round: () => {
+          const tree = new IovaTree({ startPfn: 1, limit32Pfn: 2 ** 20 });
+          const pfns = new Float64Array(ranges);
+          for (let at = 0; at < ranges; at += 1) pfns[at] = tree.alloc(sizes[at]!, last48, true);
           let hash = 0;
-          for (const at of victims) {
-            const pfn = pfns[at]!;
-            const pages = sizes[at]!;
-            tree.free(pfn);
-            hash = (Math.imul(hash, 31) + tree.alloc(pages, pfn + pages - 1, true)) | 0;
+          for (let count = 0; count < churn; count += 1) {
+            const at = victims[count]!;
+            tree.free(pfns[at]!);
+            const pfn = tree.alloc(sizes[ranges + count]!, last48, true);
+            pfns[at] = pfn;
+            hash = (Math.imul(hash, 31) + pfn) | 0;
           }
+          for (const pfn of pfns) hash = (hash + tree.free(pfn)) | 0;
           return hash;
         },
       };
@@ -92,6 +96,81 @@ function treePast(live: number, label: string): Benchmark {
   };
 }
 
+/** Queues 50 entries a millisecond; rings fill up, and the timer expires in between. */
+function queueEntry(kind: FlushQueueKind): Benchmark {
+  return {
+    name: `iova: flush queue, ${kind}, an entry in and out`,
+    unit: "entry",
+    target: { ns: 60 },
+    prepare(scale) {
+      const units = Math.ceil(4e6 * scale);
+      return {
+        units,
+        round: () => {
+          let hash = 0;
+          let dueMs = 0;
+          const queue = new FlushQueue({
+            kind,
+            cpus: 4,
+            sink: {
+              flushIotlbAll: () => {
+                hash = (hash + 1) | 0;
+              },
+              release: (pfn, pages, _, cpu) => {
+                hash = (Math.imul(hash, 31) + pfn + pages + cpu) | 0;
+              },
+            },
+            timer: {
+              arm: (due) => {
+                dueMs = due;
+              },
+            },
+          });
+          for (let count = 0; count < units; count += 1) {
+            const nowMs = count / 50;
+            if (queue.timerArmed && nowMs >= dueMs) queue.onTimer(count & 3, nowMs);
+            queue.queue(count & 3, count, 1, null, nowMs);
+          }
+          return hash;
+        },
+      };
+    },
+  };
+}
+
+/** The IOVA side of a lazy driver: takes a page, queues it, and gets it back from the flush. */
+const lazyCycle: Benchmark = {
+  name: "iova: lazy cycle: cached alloc, flush queue, cached free",
+  unit: "cycle",
+  target: { ns: 120 },
+  prepare(scale) {
+    const units = Math.ceil(4e6 * scale);
+    return {
+      units,
+      round: () => {
+        const domain = new IovaDomain({ cpus: 4 });
+        const queue = new FlushQueue({
+          kind: "per-cpu",
+          cpus: 4,
+          sink: {
+            flushIotlbAll: () => {},
+            release: (pfn, pages, _, cpu, nowMs) => domain.free(pfn, pages, cpu, nowMs),
+          },
+          timer: { arm: () => {} },
+        });
+        let hash = 0;
+        for (let count = 0; count < units; count += 1) {
+          const cpu = count & 3;
+          const pfn = domain.alloc(1, last32, true, cpu);
+          queue.queue(cpu, pfn, 1, null, 0);
+          hash = (Math.imul(hash, 31) + pfn) | 0;
+        }
+        return hash;
+      },
+    };
+  },
+};
+
 const lives: readonly [number, string][] = [
   [1000, "1 K"],
   [32_768, "32 K"],
@@ -100,6 +179,9 @@ const lives: readonly [number, string][] = [
 
 export const benchmarks: readonly Benchmark[] = [
   cachedPair,
+  queueEntry("per-cpu"),
+  queueEntry("single"),
+  lazyCycle,
   ...lives.map(([live, label]) => treePair(live, label)),
   ...lives.map(([live, label]) => treePast(live, label)),
 ];

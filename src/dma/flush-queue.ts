@@ -275,6 +275,7 @@ export class FlushQueue {
   }
 
   #settleExposure(nowMs: number): void {
+    if (nowMs === this.#changedMs) return;
     this.counts.exposedPageMs += this.counts.exposedPages * (nowMs - this.#changedMs);
     this.#changedMs = nowMs;
   }
