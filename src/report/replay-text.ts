@@ -1,6 +1,5 @@
 /** A replay's outcome as lines for a terminal. */
 import type { RecordingReplay, WorkloadFacts } from "../recording/replay/result.ts";
-import { sizeText } from "../units.ts";
 import { cellText, countText, durationText } from "./column.ts";
 import { policyColumn, terminalSections } from "./replay-report.ts";
 import { renderSections, type Style, wrap } from "./table.ts";
@@ -42,10 +41,10 @@ function workloadSentences(facts: WorkloadFacts): string[] {
     );
   }
   const mean =
-    facts.bytesMean === null ? "" : ` of ${sizeText(Math.round(facts.bytesMean))} on average`;
+    facts.bytesMean === null ? "" : ` of ${cellText(facts.bytesMean, "bytes")} on average`;
   sentences.push(
     `${countText(facts.allocations)} buffers mapped${mean}, ${cellText(facts.scattered, "count")} of ` +
-      `several pieces; ${countText(facts.frees)} unmapped; at most ${sizeText(facts.peakLiveBytes)} at once`,
+      `several pieces; ${countText(facts.frees)} unmapped; at most ${cellText(facts.peakLiveBytes, "bytes")} at once`,
   );
   if (facts.inferred > 0 || facts.liveAtEnd > 0) {
     sentences.push(

@@ -6,6 +6,7 @@ import type { PolicyStack } from "./policy-stack.ts";
 import type { IommuKind } from "./result.ts";
 import type { RunMeter } from "./run-meter.ts";
 import { TranslatedStack } from "./translated-stack.ts";
+import { buildVirtio } from "./virtio-stack.ts";
 
 /** What a stack is built for. */
 export interface StackOptions {
@@ -19,5 +20,6 @@ export interface StackOptions {
 /** Builds it. */
 export function buildStack(policy: Policy, options: StackOptions): PolicyStack {
   if (policy.mode === "passthrough") return new PassthroughStack();
-  return new TranslatedStack(buildHardware(policy, options.meter), { policy, ...options });
+  const build = options.iommu === "virtio" ? buildVirtio : buildHardware;
+  return new TranslatedStack(build(policy, options.meter), { policy, ...options });
 }

@@ -4,6 +4,7 @@
  */
 import { type Operation, OperationKind } from "../operation.ts";
 import { RecordingClock } from "./clock.ts";
+import { doubled } from "./columns.ts";
 import { SmallHistogram } from "./histogram.ts";
 import type { PolicyRun } from "./policy-run.ts";
 
@@ -206,11 +207,4 @@ export class ReplayEngine {
     }
     return next;
   }
-}
-
-/** A copy of twice the length. */
-export function doubled(column: Float64Array): Float64Array<ArrayBuffer> {
-  const next = new Float64Array(column.length * 2);
-  next.set(column);
-  return next;
 }

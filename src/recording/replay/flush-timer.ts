@@ -21,7 +21,8 @@ export class WheelTimer implements FlushTimer {
   workingCpu = 0;
 
   arm(dueMs: number): void {
-    const ticks = Math.ceil((dueMs - this.nowMs) / TICK_MS);
+    // A difference of two times is off by less than a nanosecond.
+    const ticks = Math.ceil((dueMs - this.nowMs - 1e-6) / TICK_MS);
     this.dueMs = (Math.floor(this.nowMs / TICK_MS) + ticks + 1) * TICK_MS;
     this.cpu = this.workingCpu;
   }

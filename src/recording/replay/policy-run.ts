@@ -1,6 +1,6 @@
 /** One policy's run: does what the recording's drivers did, on a stack of its own, and counts. */
 import { PAGE_BYTES, PFN_LAST_32BIT } from "../../units.ts";
-import { doubled } from "./engine.ts";
+import { doubled } from "./columns.ts";
 import { ExposureGroup, ExposureTotals } from "./exposure.ts";
 import type { Policy } from "./policy.ts";
 import type { PolicyStack } from "./policy-stack.ts";

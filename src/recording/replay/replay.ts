@@ -6,8 +6,9 @@ import { StackError } from "../../errors.ts";
 import { PAGE_BYTES } from "../../units.ts";
 import type { RecordingKind } from "../kinds.ts";
 import { recognise } from "../recognise.ts";
+import type { Diagnostic } from "../verify/result.ts";
 import { buildStack } from "./build-stack.ts";
-import { type Diagnostic, diagnosticsOf } from "./diagnostics.ts";
+import { diagnosticsOf } from "./diagnostics.ts";
 import { CPUS_MAX, ReplayEngine } from "./engine.ts";
 import type { Policy } from "./policy.ts";
 import { PolicyRun } from "./policy-run.ts";
@@ -172,7 +173,7 @@ export class ReplaySession {
   /** Why there is nothing to replay: the first bad line, or that no line maps anything. */
   #nothing(): StackError {
     const remarks = diagnosticsOf(this.#file, this.#reader);
-    const bad = remarks.find(({ severity, line }) => severity === "error" && line !== null);
+    const bad = remarks.find(({ severity, line }) => severity !== "note" && line !== undefined);
     return new StackError({
       code: "replay/no-dma",
       kind: "input",
@@ -180,7 +181,7 @@ export class ReplaySession {
         bad === undefined
           ? "The recording holds no DMA mapping: no iommu:map and no iommu:unmap event"
           : `${bad.message}; no other event maps or unmaps anything`,
-      at: bad === undefined ? { file: this.#file } : { file: this.#file, line: bad.line ?? 1 },
+      at: bad?.line === undefined ? { file: this.#file } : { file: this.#file, line: bad.line },
       hint: "record with `trace-cmd record -e iommu:map -e iommu:unmap`, or by tracefs' events/iommu",
     });
   }

@@ -104,6 +104,7 @@ export class TranslatedStack implements PolicyStack {
     return iovaPfn === DMA_ERROR ? -1 : iovaPfn;
   }
 
+  // begin, link and commit do what DmaIovaRange does, without an object for each buffer.
   begin(pages: number, cpu: number): number {
     const iovaPfn = this.#device.iova!.alloc(pages, PFN_LAST, cpu);
     this.#noteUse();

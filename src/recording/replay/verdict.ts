@@ -3,6 +3,9 @@ import { sizeText } from "../../units.ts";
 import type { Policy } from "./policy.ts";
 import type { IommuKind, PolicyResult } from "./result.ts";
 
+/** Bytes of the 32-bit space from which on a sentence names them. */
+const SPACE_WORTH_TELLING = 128 * 1024 * 1024;
+
 /** A result before its sentence is made. */
 export type Unjudged = Omit<PolicyResult, "verdict">;
 
@@ -20,7 +23,7 @@ export function verdictOf(policy: Policy, result: Unjudged, basis: VerdictBasis)
   if (policy.mode === "passthrough") {
     return "No request, no wait and no table; nothing protects memory: the device reaches all of it, always.";
   }
-  return `${buys(policy, result, basis)}; ${risks(policy, result)}.`;
+  return `${buys(policy, result, basis)}; ${risks(policy, result)}${spaceTaken(result, basis)}.`;
 }
 
 function buys(policy: Policy, result: Unjudged, basis: VerdictBasis): string {
@@ -64,6 +67,14 @@ function risks(policy: Policy, result: Unjudged): string {
       ? ", for a time that this recording cannot tell"
       : `, for up to ${milliseconds(exposure.longestNs)} (${milliseconds(exposure.meanNs)} on average)`;
   return `leaves up to ${sizeWords(exposure.peakBytes)} reachable after unmap${times}${left32}${failed}`;
+}
+
+/** Address space that waits in a flush queue, where it is much. */
+function spaceTaken(result: Unjudged, { strict }: VerdictBasis): string {
+  const bytes = result.iova?.below4GiBPeakBytes ?? 0;
+  const usual = strict?.iova?.below4GiBPeakBytes ?? 0;
+  if (bytes < SPACE_WORTH_TELLING || bytes < 4 * usual) return "";
+  return `; takes up to ${sizeWords(bytes)} of the 32-bit space (strict: ${sizeWords(usual)})`;
 }
 
 function countWord(count: number, noun: string): string {

@@ -75,6 +75,11 @@ export class WorkloadReader {
     return this.#reader.notes;
   }
 
+  /** Names of events that are counted but not used, with how often they came. */
+  unusedEvents(): { readonly name: string; readonly count: number }[] {
+    return this.#reader.unusedEvents();
+  }
+
   /** CPUs that the recording says the machine has, 0 when it does not say. */
   get cpusStated(): number {
     return this.#reader instanceof TraceTextReader ? this.#reader.cpus : 0;
