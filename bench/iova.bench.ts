@@ -99,8 +99,8 @@ function treePast(live: number, label: string): Benchmark {
 /** Queues 50 entries a millisecond; rings fill up, and the timer expires in between. */
 function queueEntry(kind: FlushQueueKind): Benchmark {
   return {
-    name: `iova: flush queue, ${kind}, an entry in and out`,
-    unit: "entry",
+    name: `iova: flush queue, ${kind}, a range in and out`,
+    unit: "range",
     target: { ns: 60 },
     prepare(scale) {
       const units = Math.ceil(4e6 * scale);

@@ -17,6 +17,8 @@ export class FlushRing {
   /** Per entry: first page, pages, flushes started, time of queueing in ms. */
   readonly #entries: Float64Array;
   readonly #tables: (TableList | null)[];
+  /** Entries that hold tables; mostly none does. */
+  #withTables = 0;
   #head = 0;
   #tail = 0;
 
@@ -63,7 +65,7 @@ export class FlushRing {
 
   /** Page-table tables that the oldest entry holds. */
   get tables(): TableList | null {
-    return this.#tables[this.#head] ?? null;
+    return this.#withTables === 0 ? null : (this.#tables[this.#head] ?? null);
   }
 
   /** Appends an entry. The ring must not be full. */
@@ -80,14 +82,20 @@ export class FlushRing {
     this.#entries[at + 1] = pages;
     this.#entries[at + 2] = flushesStarted;
     this.#entries[at + 3] = nowMs;
-    if (tables !== null) this.#tables[this.#tail] = tables;
+    if (tables !== null) {
+      this.#tables[this.#tail] = tables;
+      this.#withTables += 1;
+    }
     this.#tail = (this.#tail + 1) & this.#mask;
   }
 
   /** Removes the oldest entry. The ring must not be empty. */
   shift(): void {
     assert(!this.isEmpty, "a ring that gives an entry has one");
-    if (this.#tables[this.#head] !== undefined) this.#tables[this.#head] = null;
+    if (this.tables !== null) {
+      this.#tables[this.#head] = null;
+      this.#withTables -= 1;
+    }
     this.#head = (this.#head + 1) & this.#mask;
   }
 
@@ -96,6 +104,7 @@ export class FlushRing {
     const copy = new FlushRing(this.#mask + 1);
     copy.#entries.set(this.#entries);
     for (const [index, tables] of this.#tables.entries()) copy.#tables[index] = tables ?? null;
+    copy.#withTables = this.#withTables;
     copy.#head = this.#head;
     copy.#tail = this.#tail;
     return copy;

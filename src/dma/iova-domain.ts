@@ -112,7 +112,7 @@ export class IovaDomain {
    */
   alloc(pages: number, limitPfn: number, flushCaches: boolean, cpu: number): number {
     const order = log2Ceil(pages);
-    const taken = roundedPages(pages);
+    const taken = pages < ROUNDED_PAGES ? 1 << order : pages;
     if (order < CACHED_ORDERS && !this.#rules.noCache) {
       const cached = this.cache.get(order, limitPfn + 1 - taken, cpu);
       if (cached !== 0) {
@@ -142,7 +142,7 @@ export class IovaDomain {
     const order = log2Ceil(pages);
     const counts = this.counts;
     if (order < CACHED_ORDERS && !this.#rules.noCache && this.cache.put(order, pfn, cpu, nowMs)) {
-      const taken = roundedPages(pages);
+      const taken = 1 << order;
       counts.cacheFrees += 1;
       counts.cachedPages += taken;
       if (pfn < this.tree.limit32Pfn) counts.cachedPages32 += taken;
