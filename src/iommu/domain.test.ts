@@ -185,6 +185,16 @@ describe("a scatterlist", () => {
     expect(calls.slice(2)).toEqual(["unmap 55 1x2^12", "unmap 50 5x2^12"]);
   });
 
+  it("that fails in its first chunk is rolled back twice: the chunk, then all of nothing", () => {
+    const { domain, events } = setup("pages", { mapLimit: 0 });
+    expect(domain.mapRuns(50, [{ pfn: 100, pages: 5 }], PROT_RW)).toBe(Errno.ENOMEM);
+    expect(events.map((text) => text.replace(/ IOMMU.* size/, " size"))).toEqual([
+      "map: size=0",
+      "unmap: size=0 unmapped_size=0",
+      "unmap: size=0 unmapped_size=0",
+    ]);
+  });
+
   it("whose sync fails is unmapped as a whole", () => {
     const { domain, calls } = setup("range", { syncMapErrno: Errno.ENOMEM });
     expect(domain.mapRuns(50, [{ pfn: 1, pages: 4 }], PROT_RW)).toBe(Errno.ENOMEM);

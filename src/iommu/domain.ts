@@ -131,7 +131,8 @@ export class IommuDomain {
       if (pages === 0) continue;
       const errno = this.mapNoSync(iovaPfn + mapped, first.pfn, pages, prot);
       if (errno !== Errno.OK) {
-        if (mapped > 0) this.unmap(iovaPfn, mapped);
+        // Also when nothing is mapped yet, which shows in the trace.
+        this.unmap(iovaPfn, mapped);
         return errno;
       }
       mapped += pages;

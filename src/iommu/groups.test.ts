@@ -18,6 +18,8 @@ import {
   vtdRegions,
 } from "./reserved-regions.ts";
 
+import type { ScriptedDriver } from "./scripted-driver.suite.ts";
+
 interface RecordedGroup {
   readonly id: number;
   readonly devices: string[];
@@ -209,6 +211,18 @@ describe("a device that comes later", () => {
     expect(groups.add(b!, 1)).toBe(Errno.OK);
     expect(groups.of(b!)).toBe(group);
     expect(ops.at.get("b")).toBe(group.domain);
+  });
+
+  it("has its direct regions mapped into the domain that its group has", () => {
+    const ops = new FakeOps();
+    ops.script = { empty: true, gathers: true };
+    const { groups, group } = makeGroup(["a", "b"], { ops });
+    const [, b] = group.devices;
+    groups.remove(b!);
+    ops.regions.set("b", [{ type: ReservedType.DIRECT, start: 0x1000n, last: 0x1fffn, prot: 3 }]);
+    groups.add(b!, 1);
+    expect(b!.requireDirect).toBe(true);
+    expect((group.domain!.driver as ScriptedDriver).calls).toContain("map 1 1 1x2^12");
   });
 
   it("that needs direct mappings is not left blocked when it goes", () => {

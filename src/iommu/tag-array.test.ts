@@ -158,6 +158,19 @@ describe("TagArray", () => {
     },
   );
 
+  it.each([0, ANY_PASID])("a range ends with its last frame (PASID tag %i)", (tag) => {
+    const entries = new TagArray({ sets: 2, ways: 8, replacement: "lru" });
+    for (const block of [9, 10, 20, 21]) entries.insert(1, 0, 12, block, 0, 0);
+    // Wide enough to be a search through all entries.
+    expect(entries.removeRange(1, tag, 10, 20)).toBe(2);
+    expect([9, 10, 20, 21].map((block) => entries.peek(1, 0, 12, block) >= 0)).toEqual([
+      true,
+      false,
+      false,
+      true,
+    ]);
+  });
+
   it("evicts only when a set is full", () => {
     const entries = new TagArray({ sets: 2, ways: 2, replacement: "lru" });
     entries.insert(1, NO_PASID, 12, 0, 10, 3);
