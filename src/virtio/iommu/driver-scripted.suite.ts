@@ -106,9 +106,9 @@ export class ScriptedDevice implements LocalDevice {
         const answer = this.answer(request, readable.u8[0]!);
         const isProbe = readable.u8[0] === RequestType.PROBE;
         const wanted = isProbe ? this.#probeSize + 4 : 4;
-        expect(this.#chain.writableBytes).toBe(wanted);
+        insist(this.#chain.writableBytes === wanted, request);
         const reply = newView(wanted);
-        reply.u8.set(answer.bytes ?? []);
+        reply.u8.set((answer.bytes ?? []).slice(0, wanted - 4));
         reply.u8[wanted - 4] = answer.status ?? 0;
         queue.scatter(this.#chain, reply, wanted);
         queue.complete(this.#chain, answer.used ?? wanted);
@@ -136,6 +136,11 @@ export class ScriptedDevice implements LocalDevice {
   }
 }
 
+/** Stops a test whose driver sends what it must not: reserved bytes set, or another size (V24). */
+function insist(isRight: boolean, request: string): void {
+  if (!isRight) throw new Error(`malformed ${request}`);
+}
+
 /** A request in one line, such as `MAP 1 0x1000-0x1fff > 0x5000 rw`. */
 function requestText(bytes: Uint8Array, length: number): string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, length);
@@ -143,22 +148,21 @@ function requestText(bytes: Uint8Array, length: number): string {
   const address = (at: number): string => `0x${view.getBigUint64(at, true).toString(16)}`;
   switch (u32(0)) {
     case RequestType.ATTACH:
-      expect([length, u32(16)]).toEqual([20, 0]);
+      insist(length === 20 && u32(16) === 0, "ATTACH");
       return `ATTACH ${u32(4)} ep ${u32(8)}${u32(12) === 0 ? "" : ` flags ${u32(12)}`}`;
     case RequestType.DETACH:
-      expect([length, u32(12), u32(16)]).toEqual([20, 0, 0]);
+      insist(length === 20 && u32(12) === 0 && u32(16) === 0, "DETACH");
       return `DETACH ${u32(4)} ep ${u32(8)}`;
     case RequestType.MAP: {
-      expect(length).toBe(36);
+      insist(length === 36, "MAP");
       const flags = ["-", "r", "w", "rw", "m", "rm", "wm", "rwm"][u32(32)];
       return `MAP ${u32(4)} ${address(8)}-${address(16)} > ${address(24)} ${flags}`;
     }
     case RequestType.UNMAP:
-      expect([length, u32(24)]).toEqual([28, 0]);
+      insist(length === 28 && u32(24) === 0, "UNMAP");
       return `UNMAP ${u32(4)} ${address(8)}-${address(16)}`;
     case RequestType.PROBE:
-      expect(length).toBe(72);
-      expect(bytes.subarray(8, 72).every((byte) => byte === 0)).toBe(true);
+      insist(length === 72 && bytes.subarray(8, 72).every((byte) => byte === 0), "PROBE");
       return `PROBE ep ${u32(4)}`;
     default:
       return `type ${u32(0)} of ${length} bytes`;
