@@ -22,6 +22,8 @@ export interface VectorDevice {
   /** Config space, as it was at the start. */
   readonly config: Uint8Array;
   readonly endpoints: readonly number[];
+  /** The IOMMU's own function, null when the line does not name it. */
+  readonly own: number | null;
 }
 
 /** One request: a record that is written anew for each. The arrays' ends lie at the lengths. */
@@ -77,7 +79,17 @@ export function parseVectorDevice(text: string, line: number): VectorDevice | nu
     acknowledged,
     config: bytes,
     endpoints: numbers,
+    own: ownEndpoint(fields.note),
   };
+}
+
+/** The endpoint ID of the IOMMU, out of a note such as `…; virtio-iommu at 00:04.0`. */
+function ownEndpoint(note: unknown): number | null {
+  if (typeof note !== "string") return null;
+  const at = /virtio-iommu at ([0-9a-f]{2}):([01][0-9a-f])\.([0-7])/.exec(note);
+  if (at === null) return null;
+  const [bus = "", device = "", fn = ""] = at.slice(1);
+  return Number.parseInt(bus, 16) * 256 + Number.parseInt(device, 16) * 8 + Number(fn);
 }
 
 function bigField(value: unknown): bigint | null {

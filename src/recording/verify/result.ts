@@ -11,8 +11,10 @@ export interface Divergence {
   readonly expected: string;
   /** What our stack does. */
   readonly got: string;
-  /** Name of the waiver that covers it, `null` when none does. */
+  /** Name of the waiver that covers it, names joined by `+` when it takes several, else `null`. */
   readonly waivedBy: string | null;
+  /** What the row is about, where the two texts do not say it: the request, for instance. */
+  readonly what?: string;
 }
 
 /** How often a waiver was needed. */
@@ -63,6 +65,9 @@ export interface VerifyDocument {
   readonly diagnostics: readonly Diagnostic[];
 }
 
+/** Expected, got, and optionally what the row is about. */
+export type RowText = readonly [expected: string, got: string, what?: string];
+
 /** Collects rows: counts all, lists the first of each sort up to the bound. */
 export class RowTally {
   compared = 0;
@@ -78,17 +83,37 @@ export class RowTally {
     this.matched += 1;
   }
 
-  /** A row that does not. The texts are only made while the list has room. */
-  diverge(line: number, waivedBy: string | null, text: () => readonly [string, string]): void {
+  /** So many rows that agree. */
+  matchMany(count: number): void {
+    this.compared += count;
+    this.matched += count;
+  }
+
+  /**
+   * A row that does not.
+   *
+   * @param waivedBy - names of the waivers that explain it, `null` when none does
+   * @param text - expected, got, and what the row is about; only called while the list has room
+   */
+  diverge(line: number, waivedBy: readonly string[] | null, text: () => RowText): void {
     this.compared += 1;
-    if (waivedBy !== null) {
-      this.waived += 1;
-      this.#waivers.set(waivedBy, (this.#waivers.get(waivedBy) ?? 0) + 1);
-    }
+    if (waivedBy !== null) this.#count(1, waivedBy);
     const list = waivedBy === null ? this.#unwaived : this.#waived;
     if (list.length >= DIVERGENCES_LISTED_MAX) return;
-    const [expected, got] = text();
-    list.push({ line, expected, got, waivedBy });
+    const [expected, got, what] = text();
+    const name = waivedBy === null ? null : waivedBy.join("+");
+    list.push({ line, expected, got, waivedBy: name, ...(what === undefined ? {} : { what }) });
+  }
+
+  /** So many rows that do not, and are not listed. */
+  divergeMany(count: number, waivedBy: readonly string[] | null): void {
+    this.compared += count;
+    if (waivedBy !== null && count > 0) this.#count(count, waivedBy);
+  }
+
+  #count(rows: number, waivedBy: readonly string[]): void {
+    this.waived += rows;
+    for (const name of waivedBy) this.#waivers.set(name, (this.#waivers.get(name) ?? 0) + rows);
   }
 
   /** Rows that neither match nor are waived. */

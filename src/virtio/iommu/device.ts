@@ -49,6 +49,7 @@ export const READABLE_BYTES_MAX = 72;
 
 const UNSUPP_UNKNOWN = quirkBit("qemu-unknown-type-unsupp");
 const SHORT_BREAKS = quirkBit("qemu-short-request-breaks-device");
+const RESET_KEEPS = quirkBit("qemu-reset-keeps-domains");
 const NOT_WRITTEN = -1;
 
 /** The device. */
@@ -246,6 +247,7 @@ export class VirtioIommuDevice {
 
   /** A virtio reset, status written 0: all but the bypass field is forgotten (V6, V13). */
   reset(): void {
+    if (this.#state.domains.size > 0 && this.#state.departs(RESET_KEEPS)) return;
     this.#state.reset();
   }
 
@@ -256,7 +258,7 @@ export class VirtioIommuDevice {
    * resets is this one; writing 0 to the status is not.
    */
   systemReset(): void {
-    this.reset();
+    this.#state.reset();
     this.#setBypass(this.config.bypass && this.#state.isOffered(Feature.BYPASS_CONFIG));
   }
 

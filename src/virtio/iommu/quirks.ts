@@ -96,6 +96,11 @@ export const QUIRKS = {
     clause: "device requirements, UNMAP request: RANGE removes nothing at all",
     does: "removes mappings one by one, in the order of its tree, until it meets one it would cut",
   },
+  "qemu-reset-keeps-domains": {
+    clause:
+      "device requirements, Device Initialization: a device starts, also after a reset, empty",
+    does: "keeps domains and mappings over a status written 0, until the machine is reset",
+  },
 } as const satisfies Record<string, QuirkInfo>;
 
 /** Name of a quirk. */

@@ -1,0 +1,177 @@
+/**
+ * Verifies kernel traces: the rules that hold for every IOVA, and, where the recording allows it,
+ * every IOVA against the one that our allocator hands out.
+ *
+ * The second part searches over the whole recording and is handed in, as a {@link ScheduleVerifier}:
+ * it needs all operations in memory, so a recording past the bound is checked by the rules only.
+ */
+import { AllocationReader } from "../allocations.ts";
+import { OperationColumns } from "../operation-columns.ts";
+import { type TraceEvent, TraceKind } from "../trace-event.ts";
+import { TraceTextReader } from "../trace-text.ts";
+import type { Checker, CheckOutcome } from "./checker.ts";
+import { readingRemarks } from "./reading-remarks.ts";
+import { type Diagnostic, type Divergence, RowTally } from "./result.ts";
+import { TraceRules } from "./trace-rules.ts";
+
+/** Operations that are kept for the search. */
+const OPERATIONS_KEPT_MAX = 2_000_000;
+
+/** What is known about a trace beside its operations. */
+export interface ScheduleFacts {
+  /** The devices were attached in the recording, and nothing is from before it. */
+  readonly fromBoot: boolean;
+  /** CPUs that the recording says the machine has, 0 when it does not say. */
+  readonly cpus: number;
+  readonly lostEvents: boolean;
+}
+
+/** What the search says; rows are allocations. */
+export interface ScheduleOutcome {
+  readonly compared: number;
+  readonly matched: number;
+  readonly moves?: number;
+  readonly flushesInferred?: number;
+  /** Rows that do not match, the first of them at least. */
+  readonly divergences: readonly Divergence[];
+  /** What there is to say about the search. */
+  readonly remarks?: readonly string[];
+}
+
+/** Checks allocations against our allocator; null when the recording does not allow it. */
+export type ScheduleVerifier = (
+  operations: OperationColumns,
+  facts: ScheduleFacts,
+) => ScheduleOutcome | null;
+
+/** The verifier. */
+export class TraceChecker implements Checker {
+  readonly #file: string;
+  readonly #schedule: ScheduleVerifier | null;
+  readonly #rules = new TraceRules();
+  readonly #grouping = new AllocationReader(
+    (operation) => {
+      this.#rules.operation(operation);
+      if (this.#columns === null) return;
+      if (this.#columns.count < OPERATIONS_KEPT_MAX) this.#columns.add(operation);
+      else this.#columns = null;
+    },
+    { oddity: (oddity, event) => this.#rules.oddity(oddity, event) },
+  );
+  readonly #reader = new TraceTextReader((event) => this.#event(event));
+  #columns: OperationColumns | null;
+  /** A device was attached before anything was mapped. */
+  #attachedFirst = false;
+
+  /** @param schedule - null to check the rules only */
+  constructor(file: string, schedule: ScheduleVerifier | null) {
+    this.#file = file;
+    this.#schedule = schedule;
+    this.#columns = schedule === null ? null : new OperationColumns();
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#reader.push(chunk);
+  }
+
+  get lines(): number {
+    return this.#reader.notes.events;
+  }
+
+  end(): CheckOutcome {
+    this.#reader.end();
+    this.#grouping.end();
+    const { notes } = this.#reader;
+    const { counts } = this.#grouping;
+    const lost = notes.lostMarkers > 0;
+    const tally = new RowTally();
+    const outcome = this.#verifySchedule(lost);
+    if (outcome !== null) {
+      tally.matchMany(outcome.matched);
+      for (const { line, expected, got, waivedBy, what } of outcome.divergences) {
+        const names = waivedBy === null ? null : [waivedBy];
+        tally.diverge(line, names, () =>
+          what === undefined ? [expected, got] : [expected, got, what],
+        );
+      }
+      tally.divergeMany(Math.max(0, outcome.compared - tally.compared), null);
+    }
+    this.#rules.finish(tally, { matches: outcome === null, lost });
+    return {
+      tally,
+      ...(outcome?.moves === undefined ? {} : { moves: outcome.moves }),
+      ...(outcome?.flushesInferred === undefined
+        ? {}
+        : { flushesInferred: outcome.flushesInferred }),
+      inferredBefore: counts.before,
+      lostEvents: notes.lostEvents,
+      lostMarkers: notes.lostMarkers,
+      diagnostics: [
+        ...readingRemarks(this.#file, notes, this.#reader.unusedEvents()),
+        ...this.#sizeRemarks(),
+        ...this.#scheduleRemarks(outcome),
+      ],
+    };
+  }
+
+  #event(event: TraceEvent): void {
+    if (event.kind === TraceKind.attach && this.#grouping.counts.maps === 0) {
+      this.#attachedFirst = this.#grouping.counts.unmaps === 0;
+    }
+    this.#grouping.event(event);
+  }
+
+  #verifySchedule(lost: boolean): ScheduleOutcome | null {
+    const columns = this.#columns;
+    if (this.#schedule === null || columns === null || columns.allocations === 0) return null;
+    return this.#schedule(columns, {
+      fromBoot: this.#attachedFirst && this.#grouping.counts.before === 0 && !lost,
+      cpus: this.#reader.cpus,
+      lostEvents: lost,
+    });
+  }
+
+  #sizeRemarks(): Diagnostic[] {
+    const { oddities } = this.#grouping.counts;
+    const remarks: Diagnostic[] = [];
+    for (const oddity of [
+      "size is zero",
+      "not a whole number of pages",
+      "runs past the end of the address space",
+    ] as const) {
+      const count = oddities.get(oddity) ?? 0;
+      if (count === 0) continue;
+      const line = this.#rules.lineOf(oddity);
+      remarks.push({
+        severity: "warning",
+        code: "recording/bad-size",
+        message: `an event is left out because its ${oddityTexts[oddity]}, here first, ${count} in all`,
+        file: this.#file,
+        ...(line === 0 ? {} : { line }),
+      });
+    }
+    return remarks;
+  }
+
+  #scheduleRemarks(outcome: ScheduleOutcome | null): Diagnostic[] {
+    const add = (message: string, severity: "note" | "warning" = "note"): Diagnostic => ({
+      severity,
+      code: "verify/schedule",
+      message,
+      file: this.#file,
+    });
+    if (outcome !== null) return (outcome.remarks ?? []).map((text) => add(text));
+    if (this.#schedule === null || this.#grouping.counts.maps === 0) return [];
+    const why =
+      this.#columns === null
+        ? `it has more than ${OPERATIONS_KEPT_MAX} operations`
+        : "it does not show enough of the machine's life";
+    return [add(`only the rules that need no schedule are checked: ${why}`)];
+  }
+}
+
+const oddityTexts = {
+  "size is zero": "size is zero: a mapping that failed",
+  "not a whole number of pages": "address or size is no whole number of 4 KiB pages",
+  "runs past the end of the address space": "range runs past the end of the 64-bit space",
+} as const;
