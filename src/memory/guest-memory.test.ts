@@ -86,6 +86,38 @@ describe("access", () => {
     expect(memory.contains(5, 0)).toBe(true);
   });
 
+  it("does not fold addresses beyond 64 bits, negative ones or huge halves back into memory", () => {
+    const memory = new GuestMemory();
+    memory.addRegion({ start: 0, bytes: 0x2_0000 });
+    memory.writeU8(0x1000, 7);
+    memory.writeU8(0x1_0000, 8);
+    expect([memory.readU8(0x1000), memory.readU8(0x1_0000)]).toEqual([7, 8]);
+    for (const address of [2 ** 64, 2 ** 64 + 2 ** 16, -(2 ** 64), 2 ** 32 + 0x1000, Number.NaN])
+      expect(memory.readU8(address)).toBe(-1);
+    for (const high of [1, 0x20_0000, 0x8000_0000, 0xffff_ffff]) {
+      expect(memory.locateHalves(0x1000, high, 1, false)).toBe(null);
+      expect(memory.copyOutHalves(0x1000, high, newView(8), 0, 1)).toBe(false);
+      expect(memory.copyInHalves(0x1000, high, newView(8), 0, 1)).toBe(false);
+    }
+    expect(memory.locateHalves(0xffff_ffff, 0xffff_ffff, 1, false)).toBe(null);
+    expect(memory.locateHalves(0x1000, 0, 1, false)?.u8[memory.at]).toBe(7);
+    expect(memory.locateHalves(0x1_fff8, 0, 9, false)).toBe(null);
+    expect(memory.locateHalves(0x1000, 0, 0xffff_ffff, false)).toBe(null);
+  });
+
+  it("finds the right one of two regions that share a page of 64 KiB", () => {
+    const memory = new GuestMemory();
+    memory.addRegion({ start: 0x1000, bytes: 0x1000 });
+    memory.addRegion({ start: 0x3000, bytes: 0x1000 });
+    for (let round = 0; round < 3; round += 1) {
+      expect(memory.writeU8(0x1008, 1)).toBe(true);
+      expect(memory.writeU8(0x3008, 3)).toBe(true);
+      expect([memory.readU8(0x1008), memory.readU8(0x3008)]).toEqual([1, 3]);
+      expect(memory.readU8(0x2008)).toBe(-1);
+      expect(memory.readU8(0x0ff8)).toBe(-1);
+    }
+  });
+
   it("is little endian, aligned or not, and crosses chunks and neighbouring regions", () => {
     const memory = new GuestMemory();
     memory.addRegion({ start: 0x1000, bytes: 0x1_0000 + 8 });

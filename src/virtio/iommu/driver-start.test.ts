@@ -158,12 +158,6 @@ describe("queues", () => {
     expect(new DriverWorld({ queueSizes: [64] }).started.errno).toBe(Errno.ENOENT);
     expect(new DriverWorld({ queueSizes: [0, 64] }).started.errno).toBe(Errno.ENOENT);
   });
-
-  it("V187: nothing is kicked before DRIVER_OK", () => {
-    const world = new DriverWorld();
-    expect(world.device.queues.isLive).toBe(true);
-    expect(world.meter.events("virtqueueKick")).toBe(0);
-  });
 });
 
 describe("memory", () => {
