@@ -23,13 +23,20 @@ const bases = [0, 2 ** 20 - 1024, 2 ** 34];
 const SPAN = 2048;
 
 const place = fc.tuple(fc.constantFrom(...bases), fc.integer({ min: 0, max: SPAN - 1 }));
+/** Any range, one of 2 MiB leaves, or exactly what one table of 4 KiB leaves spans. */
+const shapes = ["any", "leaves", "table"] as const;
 const length = fc.oneof(
   fc.integer({ min: 1, max: 8 }),
   fc.constantFrom(512, 1024),
   fc.integer({ min: 1, max: 1200 }),
 );
 const command = fc.oneof(
-  fc.record({ op: fc.constant("map" as const), at: place, pages: length, large: fc.boolean() }),
+  fc.record({
+    op: fc.constant("map" as const),
+    at: place,
+    pages: length,
+    shape: fc.constantFrom(...shapes),
+  }),
   fc.record({ op: fc.constant("unmap" as const), index: fc.nat(), sync: fc.boolean() }),
   fc.record({ op: fc.constant("flush" as const) }),
   fc.record({ op: fc.constant("move" as const) }),
@@ -100,7 +107,7 @@ const worlds: World[] = [
 function build(world: World) {
   const meter = new CountingMeter();
   const iotlb = { sets: 8, ways: 4, replacement: world.replacement, pageShifts: [12, 21, 30] };
-  const pagingCache = { sets: 2, ways: 4, replacement: world.replacement };
+  const pagingCache = { sets: 8, ways: 4, replacement: world.replacement };
   const common = { iotlb, pagingCache, selective: world.selective };
   const unit = makeUnit(meter, { ...common, cachingMode: world.cachingMode });
   const far = makeUnit(meter, { ...common, name: "far", node: 1 });
@@ -114,7 +121,7 @@ function build(world: World) {
 
 describe.each(worlds)("translations of $name", (world) => {
   it("equal the page table at all times after sync, through units, levels and ATS", () => {
-    const property = fc.property(fc.array(command, { maxLength: 60 }), (commands) => {
+    const property = fc.property(fc.array(command, { maxLength: 80, size: "max" }), (commands) => {
       const { unit, far, domain, hardware } = build(world);
       const mappings: { iova: number; phys: number; pages: number }[] = [];
       const gather = new IotlbGather();
@@ -128,25 +135,30 @@ describe.each(worlds)("translations of $name", (world) => {
       const check = (pfn: number) => {
         if (unsynced.some(([first, last]) => pfn >= first && pfn <= last)) return;
         const expected = physOf(pfn);
-        expect(domain.iovaToPhys(pfn)).toBe(expected);
-        expect(reach(unit, 1, pfn)).toBe(expected);
-        expect(reachAts(unit, 2, pfn)).toBe(expected);
-        expect(reach(far, 1, pfn)).toBe(expected);
+        const table = domain.iovaToPhys(pfn);
+        const near = reach(unit, 1, pfn);
+        const device = reachAts(unit, 2, pfn);
+        const other = reach(far, 1, pfn);
+        const isEqual =
+          table === expected && near === expected && device === expected && other === expected;
+        // An expectation costs more than all four translations.
+        if (!isEqual) expect({ pfn, table, near, device, other }).toEqual({ expected });
       };
       for (const step of commands) {
         if (step.op === "map") {
           let iova = step.at[0] + step.at[1];
           let pages = step.pages;
-          if (step.large) {
+          if (step.shape !== "any") {
             iova = alignUp(iova, 512);
-            pages = alignUp(pages, 512);
+            pages = step.shape === "table" ? 512 : alignUp(pages, 512);
           }
           const isFree = mappings.every(
             (each) => iova + pages <= each.iova || iova >= each.iova + each.pages,
           );
           const isSynced = unsynced.every(([first, last]) => iova > last || iova + pages <= first);
           if (!isFree || !isSynced) continue;
-          const phys = step.large ? alignUp(nextPhys, 512) : nextPhys + (step.pages & 1);
+          const phys =
+            alignUp(nextPhys, 512) + (step.shape === "leaves" ? 0 : 1 + (step.pages & 1));
           nextPhys = phys + pages + 1;
           expect(domain.map(iova, phys, pages, PROT_RW)).toBe(Errno.OK);
           mappings.push({ iova, phys, pages });
@@ -175,6 +187,10 @@ describe.each(worlds)("translations of $name", (world) => {
           for (let index = 0; index < step.count; index += 1)
             check(step.at[0] + step.at[1] + index * 5);
         }
+        // One frame under every lowest table, so that one freed too early is walked again.
+        for (const base of bases) {
+          for (let pfn = base + 7; pfn < base + SPAN; pfn += 512) check(pfn);
+        }
       }
       domain.iotlbSync(gather);
       unsynced = [];
@@ -182,7 +198,7 @@ describe.each(worlds)("translations of $name", (world) => {
       for (const { iova, pages } of mappings)
         for (const pfn of [iova, iova + pages - 1]) check(pfn);
     });
-    fc.assert(property, { seed: 20261121, numRuns: 60 });
+    fc.assert(property, { seed: 20261121, numRuns: 30 });
   });
 
   it("stay reachable after an unmap until it is synced, in every cache", () => {

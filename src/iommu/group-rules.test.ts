@@ -283,7 +283,7 @@ describe("a wrong or hostile topology", () => {
         bridge: fc.nat(20),
         alias: fc.option(fc.nat(15), { nil: undefined }),
       }),
-      { minLength: 1, maxLength: 12 },
+      { minLength: 1, maxLength: 12, size: "max" },
     );
     const property = fc.property(shape, (shapes) => {
       const functions = shapes.map((each, index) =>

@@ -97,7 +97,7 @@ describe("TagArray", () => {
     (replacement) => {
       const property = fc.property(
         fc.constantFrom([1, 4], [4, 2], [16, 8]),
-        fc.array(command, { maxLength: 120 }),
+        fc.array(command, { maxLength: 120, size: "max" }),
         ([sets, ways], commands) => {
           const entries = new TagArray({ sets: sets!, ways: ways!, replacement, seed: 3 });
           const plain = new PlainEntries();
