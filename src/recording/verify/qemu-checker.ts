@@ -8,7 +8,7 @@
  * which it had to counts as waived.
  */
 import { StackError } from "../../errors.ts";
-import { addressOf } from "../../units.ts";
+import { addressOf, hex } from "../../units.ts";
 import { Config, Status, statusName } from "../../virtio/iommu/protocol.ts";
 import { QEMU_QUIRKS, type QuirkName } from "../../virtio/iommu/quirks.ts";
 import { type QemuEvent, QemuKind } from "../qemu-event.ts";
@@ -240,8 +240,10 @@ export class QemuChecker implements Checker {
         continue;
       }
       this.#tally.diverge(line, null, () => [
-        `reserved ${addressText(0, 0)}`,
-        ours === null ? "PROBE refused" : `${ours.length} other regions`,
+        `region ${hex(start)}-${hex(last)}`,
+        ours === null
+          ? "PROBE refused"
+          : `${ours.length} other region${ours.length === 1 ? "" : "s"}`,
         `PROBE endpoint=${endpoint}`,
       ]);
     }
