@@ -6,16 +6,17 @@
  */
 import { assert, StackError } from "../errors.ts";
 import { createChunk, type FrameChunk, type FrameMemory } from "../memory/page-pool.ts";
-import { alignDown, PAGE_SHIFT, PFN_LAST, powerOfTwo } from "../units.ts";
+import { alignDown, hex, PAGE_SHIFT, PFN_LAST, powerOfTwo } from "../units.ts";
 import {
   contiguousShift,
   EntryKind,
   entryPfn,
+  LEVELS_MAX,
   leafPfn,
   type PageTableFormat,
 } from "./formats/format.ts";
 
-/** More tables than this are taken for a table that points to itself. */
+/** Tables that a visit takes at most, without another bound: 4 GiB of them. */
 export const TABLES_MAX = 2 ** 20;
 
 const ENTRIES_PER_FRAME = 512;
@@ -72,11 +73,15 @@ class TreeVisit {
   readonly #root: TableRoot;
   readonly #visitor: Visitor;
   readonly #chunk: FrameChunk = createChunk();
+  readonly #tablesMax: number;
+  /** Tables above the one visited, by level. */
+  readonly #path = new Float64Array(LEVELS_MAX).fill(-1);
   #tables = 0;
 
-  constructor(root: TableRoot, visitor: Visitor) {
+  constructor(root: TableRoot, visitor: Visitor, tablesMax: number) {
     this.#root = root;
     this.#visitor = visitor;
+    this.#tablesMax = tablesMax;
     assert(root.topLevel < root.format.levels, "the top is one of the format's levels");
     this.#visit(root.topLevel, root.rootPfn, 0, { andLow: -1, andHigh: -1, orHigh: 0 });
   }
@@ -86,25 +91,28 @@ class TreeVisit {
     const chunk = this.#chunk;
     if (!memory.chunkAt(tablePfn, chunk)) return;
     this.#tables += 1;
-    if (this.#tables > TABLES_MAX) {
-      throw new StackError({
-        code: "iommu/table-loop",
-        kind: "input",
-        message: `page tables have more than ${TABLES_MAX} tables`,
-        hint: "a table that points to itself looks like this; check the root and the format",
-      });
+    if (this.#tables > this.#tablesMax) {
+      throw tableError(`there are more than ${this.#tablesMax} tables`);
     }
+    for (let above = level + 1; above <= this.#root.topLevel; above += 1) {
+      if (this.#path[above] !== tablePfn) continue;
+      throw tableError(
+        `a table of level ${level + 1} points to a table above it: ${hex(tablePfn)}`,
+      );
+    }
+    this.#path[level] = tablePfn;
     this.#visitor.table?.(level, tablePfn);
     const entryFrames = format.entryFramesOf[level]!;
     for (let index = 0; index <= format.maskOf[level]!; ) {
       const pfn = tablePfn + (index >> 9);
-      if (!memory.chunkAt(pfn, chunk)) return;
+      if (!memory.chunkAt(pfn, chunk)) break;
       const word = (pfn - chunk.firstPfn) * FRAME_WORDS + 2 * (index % ENTRIES_PER_FRAME);
       const low = chunk.words[word]! | 0;
       const high = chunk.words[word + 1]! | 0;
       const iovaPfn = startPfn + index * entryFrames;
       index += this.#entry(level, low, high, iovaPfn, rights);
     }
+    this.#path[level] = -1;
   }
 
   /** @returns how many entries the entry stands for */
@@ -147,13 +155,31 @@ class TreeVisit {
   }
 }
 
-/** Calls `visit` for every mapping, in the order of addresses. */
-export function forEachLeaf(root: TableRoot, visit: (leaf: Leaf) => void): void {
-  new TreeVisit(root, { leaf: visit });
+function tableError(message: string): StackError {
+  return new StackError({
+    code: "iommu/table-loop",
+    kind: "input",
+    message: `page tables are not a tree: ${message}`,
+    hint: "check the frame of the root and the format",
+  });
 }
 
-/** Copies all tables. */
-export function dumpTables(root: TableRoot): TableDump {
+/**
+ * Calls `visit` for every mapping, in the order of addresses.
+ *
+ * @param tablesMax - how many tables are taken at most
+ * @throws StackError `iommu/table-loop` when there are more, or one points to one above it
+ */
+export function forEachLeaf(
+  root: TableRoot,
+  visit: (leaf: Leaf) => void,
+  tablesMax = TABLES_MAX,
+): void {
+  new TreeVisit(root, { leaf: visit }, tablesMax);
+}
+
+/** Copies all tables. @throws StackError as {@link forEachLeaf} does */
+export function dumpTables(root: TableRoot, tablesMax = TABLES_MAX): TableDump {
   const { format, memory } = root;
   const tables: DumpedTable[] = [];
   const chunk = createChunk();
@@ -170,7 +196,7 @@ export function dumpTables(root: TableRoot): TableDump {
     memory.chunkAt(pfn, chunk);
     tables.push({ level, pfn, node: chunk.node, words });
   };
-  new TreeVisit(root, { table });
+  new TreeVisit(root, { table }, tablesMax);
   return { format: format.name, rootPfn: root.rootPfn, topLevel: root.topLevel, tables };
 }
 

@@ -11,7 +11,6 @@
  */
 import { Errno } from "../errno.ts";
 import { assert } from "../errors.ts";
-import { createLocation, type FrameLocation } from "../memory/page-pool.ts";
 import { Step } from "../meter.ts";
 import {
   alignDown,
@@ -27,16 +26,16 @@ import {
   addressLowOf,
   EntryKind,
   type EntryWords,
-  entryIndex,
   entryPfn,
-  highBits,
 } from "./formats/format.ts";
 import { IotlbGather } from "./gather.ts";
 import { choosePageRun, type PageRun } from "./page-size.ts";
-import { Prot } from "./prot.ts";
+import { PROT_RW } from "./prot.ts";
+import { TableCursor } from "./table-cursor.ts";
 import type { TableTree } from "./table-tree.ts";
 
 const FRAMES_4_GIB = 2 ** 20;
+const ENTRY_WRITE = Step.entryWrite;
 
 /** Maps into one tree. */
 export class TableMapper {
@@ -48,40 +47,49 @@ export class TableMapper {
    */
   readonly replaced = new IotlbGather();
   readonly #tree: TableTree;
-  readonly #at: FrameLocation = createLocation();
+  readonly #cursor: TableCursor;
   readonly #leaf: EntryWords = { low: 0, high: 0 };
   readonly #run: PageRun = { pageShift: 0, count: 0 };
-  #occupied: number = Errno.EADDRINUSE;
+  /** What `#leaf` was encoded for; −1 for nothing. */
+  #leafKey = -1;
+  /** Whether the rules of Arm's mapper hold for this call. */
+  #isArm = false;
+  /** Whether the table under the cursor has just been made and is empty. */
+  #isFresh = false;
 
   constructor(tree: TableTree) {
     this.#tree = tree;
+    this.#cursor = new TableCursor(tree);
   }
 
   /** Maps a range with the rules of generic page tables. @returns an errno */
   map(iovaPfn: number, physPfn: number, pages: number, prot: number): number {
-    const { format } = this.#tree;
+    const tree = this.#tree;
+    const { format } = tree;
     this.mappedPages = 0;
     assert(iovaPfn >= 0 && iovaPfn <= PFN_LAST, "a frame number lies in 0 … 2^52 - 1");
-    if ((prot & (Prot.READ | Prot.WRITE)) === 0) return Errno.EINVAL;
+    if ((prot & PROT_RW) === 0) return Errno.EINVAL;
     if (physPfn >= format.physEnd || pages > format.physEnd - physPfn) return Errno.ERANGE;
-    const granuleLevelErrno = format.encodeLeaf(prot, 0, format.granuleShift, this.#leaf);
-    if (granuleLevelErrno !== Errno.OK) return granuleLevelErrno;
+    const protErrno = this.#encodeLeaf(prot, 0, format.granuleShift);
+    if (protErrno !== 0) return protErrno;
     if (pages <= 0) return Errno.EINVAL;
     if (pages - 1 > PFN_LAST - iovaPfn) return Errno.EOVERFLOW;
+    const smallest = format.pageShifts[0]!;
+    const isSingle = pages === 1 && smallest === PAGE_SHIFT;
     const run = this.#run;
-    if (pages === 1 && format.pageShifts[0] === PAGE_SHIFT) {
-      run.pageShift = PAGE_SHIFT;
-      run.count = 1;
-    } else if (!choosePageRun(format.pageShifts, iovaPfn, physPfn, pages, run)) {
-      return Errno.ENXIO;
+    if (!isSingle) {
+      // A rest that no page fits is found here, and not after all before it was mapped.
+      if (!isAligned(pages, powerOfTwo(smallest - PAGE_SHIFT))) return Errno.ENXIO;
+      if (!choosePageRun(format.pageShifts, iovaPfn, physPfn, pages, run)) return Errno.ENXIO;
     }
     const rangeErrno = this.#growTop(iovaPfn, iovaPfn + pages - 1);
-    if (rangeErrno !== Errno.OK) return rangeErrno;
-    this.#occupied = Errno.EADDRINUSE;
+    if (rangeErrno !== 0) return rangeErrno;
+    this.#isArm = false;
+    if (isSingle) return this.#mapSingle(iovaPfn, physPfn);
     for (;;) {
       const done = this.mappedPages;
       const errno = this.#mapRun(iovaPfn + done, physPfn + done, prot);
-      if (errno !== Errno.OK || this.mappedPages === pages) return errno;
+      if (errno !== 0 || this.mappedPages === pages) return errno;
       const now = this.mappedPages;
       choosePageRun(format.pageShifts, iovaPfn + now, physPfn + now, pages - now, run);
     }
@@ -105,86 +113,104 @@ export class TableMapper {
     if (pages - 1 > PFN_LAST - iovaPfn) return Errno.ERANGE;
     if (physPfn >= format.physEnd || pages > format.physEnd - physPfn) return Errno.ERANGE;
     if (!format.spans(iovaPfn, iovaPfn + pages - 1)) return Errno.ERANGE;
-    if ((prot & (Prot.READ | Prot.WRITE)) === 0) return Errno.EINVAL;
+    if ((prot & PROT_RW) === 0) return Errno.EINVAL;
     const rangeErrno = this.#growTop(iovaPfn, iovaPfn + pages - 1);
-    if (rangeErrno !== Errno.OK) return rangeErrno;
-    this.#occupied = Errno.EEXIST;
+    if (rangeErrno !== 0) return rangeErrno;
+    this.#isArm = true;
     this.#run.pageShift = pageShift;
     this.#run.count = count;
     return this.#mapRun(iovaPfn, physPfn, prot);
   }
 
-  /** Maps `#run`, table by table. */
-  #mapRun(iovaPfn: number, physPfn: number, prot: number): number {
-    const tree = this.#tree;
-    const { format } = tree;
-    const { pageShift } = this.#run;
-    const level = format.levelOfShift[pageShift]!;
-    const errno = format.encodeLeaf(prot, level, pageShift, this.#leaf);
-    if (errno !== Errno.OK) return errno;
-    const slotOrder = pageShift - PAGE_SHIFT - format.shiftOf[level]!;
-    const frames = powerOfTwo(pageShift - PAGE_SHIFT);
-    let iova = iovaPfn;
-    let phys = physPfn;
-    for (let left = this.#run.count; left > 0; ) {
-      const descendErrno = this.#descend(iova, level);
-      if (descendErrno !== Errno.OK) return descendErrno;
-      const mask = format.maskOf[level]!;
-      const index = entryIndex(iova >>> 0, highBits(iova), format.shiftOf[level]!, mask);
-      const batch = Math.min(left, (mask + 1 - index) >> slotOrder);
-      const word = this.#at.index + 2 * index;
-      if (this.#occupied === Errno.EEXIST && this.#holdsLeaf(word, batch << slotOrder, level)) {
-        return Errno.EEXIST;
-      }
-      const done =
-        slotOrder === 0
-          ? this.#fillPages(word, batch, level, iova, phys)
-          : this.#fillContiguous(word, batch, level, slotOrder, iova, phys);
-      if (done > 0) tree.meter.step(Step.entryWrite, done << slotOrder, this.#at.node);
-      this.mappedPages += done * frames;
-      if (done < batch) return this.#occupied;
-      iova += batch * frames;
-      phys += batch * frames;
-      left -= batch;
-    }
-    return Errno.OK;
+  /** Maps one page of 4 KiB with the attributes in `#leaf`. */
+  #mapSingle(iovaPfn: number, physPfn: number): number {
+    const { format, meter } = this.#tree;
+    const cursor = this.#cursor;
+    const errno = this.#descend(iovaPfn, 0);
+    if (errno !== 0) return errno;
+    const { words, word } = cursor;
+    if ((words[word]! | words[word + 1]!) !== 0) return Errno.EADDRINUSE;
+    words[word] = addressLowOf(format, physPfn) | this.#leaf.low;
+    words[word + 1] = addressHighOf(format, physPfn) | this.#leaf.high;
+    meter.step(ENTRY_WRITE, 1, cursor.node);
+    this.mappedPages = 1;
+    return 0;
   }
 
-  /** Finds the table of a level above a frame, makes the missing ones; leaves it in `#at`. */
-  #descend(iovaPfn: number, targetLevel: number): number {
-    const tree = this.#tree;
-    const { format } = tree;
-    const at = this.#at;
-    const low = iovaPfn >>> 0;
-    const high = highBits(iovaPfn);
-    let pfn = tree.rootPfn;
-    for (let level = tree.topLevel; level > targetLevel; level -= 1) {
-      tree.locate(pfn, at);
-      const index = entryIndex(low, high, format.shiftOf[level]!, format.maskOf[level]!);
-      const word = at.index + 2 * index;
-      const entryLow = at.words[word]! | 0;
-      const entryHigh = at.words[word + 1]! | 0;
-      if ((entryLow | entryHigh) === 0) {
-        pfn = tree.allocateTable(level - 1, format.tableOrder);
-        if (pfn < 0) return Errno.ENOMEM;
-        tree.linkTable(at, word, level, pfn);
-      } else if (tree.kindOf(level, entryLow) === EntryKind.TABLE) {
-        pfn = entryPfn(format, entryLow, entryHigh);
-      } else {
-        return this.#occupied;
-      }
+  /** Maps `#run`, table by table. */
+  #mapRun(iovaPfn: number, physPfn: number, prot: number): number {
+    const { format, meter } = this.#tree;
+    const cursor = this.#cursor;
+    const { pageShift } = this.#run;
+    const level = format.levelOfShift[pageShift]!;
+    const errno = this.#encodeLeaf(prot, level, pageShift);
+    if (errno !== 0) return errno;
+    const slotOrder = pageShift - PAGE_SHIFT - format.shiftOf[level]!;
+    const entries = format.maskOf[level]! + 1;
+    const frames = powerOfTwo(pageShift - PAGE_SHIFT);
+    const mappedBefore = this.mappedPages;
+    let left = this.#run.count;
+    let done = 0;
+    while (left > 0) {
+      const iova = iovaPfn + done;
+      const phys = physPfn + done;
+      const descendErrno = this.#descend(iova, level);
+      if (descendErrno !== 0) return descendErrno;
+      const batch = Math.min(left, (entries - cursor.index) >> slotOrder);
+      if (this.#isArm && this.#holdsLeaf(batch << slotOrder)) return Errno.EEXIST;
+      const filled =
+        slotOrder === 0
+          ? this.#fillPages(batch, iova, phys)
+          : this.#fillContiguous(batch, slotOrder, iova, phys);
+      if (filled > 0) meter.step(ENTRY_WRITE, filled << slotOrder, cursor.node);
+      done += filled * frames;
+      this.mappedPages = mappedBefore + done;
+      if (filled < batch) return this.#occupied();
+      left -= batch;
     }
-    tree.locate(pfn, at);
-    return Errno.OK;
+    return 0;
+  }
+
+  /** Goes to the entry of a level above a frame and makes the missing tables. @returns an errno */
+  #descend(iovaPfn: number, level: number): number {
+    const tree = this.#tree;
+    const cursor = this.#cursor;
+    cursor.descend(iovaPfn, level);
+    this.#isFresh = false;
+    while (cursor.level > level) {
+      if (!cursor.isEmpty) return this.#occupied();
+      const childLevel = cursor.level - 1;
+      const pfn = tree.allocateTable(childLevel, tree.format.tableOrder);
+      if (pfn < 0) return Errno.ENOMEM;
+      tree.linkTable(cursor, pfn);
+      cursor.enter(pfn, childLevel, tree.indexOf(childLevel, iovaPfn));
+      this.#isFresh = true;
+    }
+    return 0;
+  }
+
+  /** Puts the words of a leaf at physical address 0 into `#leaf`. @returns an errno */
+  #encodeLeaf(prot: number, level: number, pageShift: number): number {
+    const key = (prot << 9) | (level << 6) | pageShift;
+    if (key === this.#leafKey) return 0;
+    const errno = this.#tree.format.encodeLeaf(prot, level, pageShift, this.#leaf);
+    this.#leafKey = errno === 0 ? key : -1;
+    return errno;
+  }
+
+  /** The error for an entry that is in use. */
+  #occupied(): number {
+    return this.#isArm ? Errno.EEXIST : Errno.EADDRINUSE;
   }
 
   /** Writes leaves of the level's own size. @returns how many, fewer than `count` at one in use */
-  #fillPages(word: number, count: number, level: number, iovaPfn: number, physPfn: number): number {
+  #fillPages(count: number, iovaPfn: number, physPfn: number): number {
     const { format } = this.#tree;
-    const { words } = this.#at;
+    const { words, word, level } = this.#cursor;
     const attributes = this.#leaf;
-    const frames = format.entryFramesOf[level]!;
-    const step = frames < FRAMES_4_GIB ? frames * PAGE_BYTES : 0;
+    const order = format.shiftOf[level]!;
+    const frames = powerOfTwo(order);
+    const step = order < 20 ? PAGE_BYTES << order : 0;
     let done = 0;
     while (done < count) {
       const phys = physPfn + done * frames;
@@ -192,76 +218,66 @@ export class TableMapper {
       const toCarry =
         step === 0 ? 1 : Math.ceil((FRAMES_4_GIB - modulo(phys, FRAMES_4_GIB)) / frames);
       const high = addressHighOf(format, phys) | attributes.high;
+      const low = addressLowOf(format, phys) | attributes.low;
+      const start = word + 2 * done;
       const stop = word + 2 * Math.min(count, done + toCarry);
-      let low = addressLowOf(format, phys) | attributes.low;
-      let at = word + 2 * done;
-      for (; at < stop && (words[at]! | words[at + 1]!) === 0; at += 2) {
-        words[at] = low;
-        words[at + 1] = high;
-        low = (low + step) | 0;
-      }
-      done = (at - word) / 2;
-      if (at < stop && !this.#clearSlot(at, level, iovaPfn + done * frames)) break;
+      const end = this.#isFresh
+        ? fillFresh(words, start, stop, low, high, step)
+        : fillEmpty(words, start, stop, low, high, step);
+      done = (end - word) >> 1;
+      if (end < stop && !this.#clearSlot(end, iovaPfn + done * frames)) break;
     }
     return done;
   }
 
   /** Writes leaves that fill 2^slotOrder entries each. @returns how many leaves */
-  #fillContiguous(
-    word: number,
-    count: number,
-    level: number,
-    slotOrder: number,
-    iovaPfn: number,
-    physPfn: number,
-  ): number {
+  #fillContiguous(count: number, slotOrder: number, iovaPfn: number, physPfn: number): number {
     const { format } = this.#tree;
-    const { words } = this.#at;
+    const { words, word, level } = this.#cursor;
     const slotFrames = format.entryFramesOf[level]!;
     const slots = 1 << slotOrder;
     for (let done = 0; done < count; done += 1) {
       const first = word + 2 * slots * done;
-      for (let slot = 0; slot < slots; slot += 1) {
-        const at = first + 2 * slot;
+      const stop = first + 2 * slots;
+      for (let at = first; at < stop && !this.#isFresh; at += 2) {
         if ((words[at]! | words[at + 1]!) === 0) continue;
-        const iova = iovaPfn + (done * slots + slot) * slotFrames;
-        if (!this.#clearSlot(at, level, iova)) return done;
+        const iova = iovaPfn + ((at - word) >> 1) * slotFrames;
+        if (!this.#clearSlot(at, iova)) return done;
       }
       const phys = physPfn + done * slots * slotFrames;
       const low = addressLowOf(format, phys) | this.#leaf.low;
       const high = addressHighOf(format, phys) | this.#leaf.high;
-      for (let at = first; at < first + 2 * slots; at += 2) {
-        words[at] = low;
-        words[at + 1] = high;
-      }
+      fillFresh(words, first, stop, low, high, 0);
     }
     return count;
   }
 
   /** Whether one of `slots` entries is a leaf, which Arm's mapper finds out before it writes. */
-  #holdsLeaf(word: number, slots: number, level: number): boolean {
-    const { words } = this.#at;
+  #holdsLeaf(slots: number): boolean {
+    const { words, word, level } = this.#cursor;
+    if (this.#isFresh) return false;
     for (let at = word; at < word + 2 * slots; at += 2) {
       if ((words[at]! | words[at + 1]!) === 0) continue;
-      if (this.#tree.kindOf(level, words[at]! | 0) !== EntryKind.TABLE) return true;
+      if (level === 0 || this.#tree.format.kindOf(level, words[at]! | 0) !== EntryKind.TABLE) {
+        return true;
+      }
     }
     return false;
   }
 
   /** Takes the table out of an entry in the way, if the rules allow. @returns whether they do */
-  #clearSlot(word: number, level: number, iovaPfn: number): boolean {
+  #clearSlot(word: number, iovaPfn: number): boolean {
     const tree = this.#tree;
     const { format } = tree;
-    const { words, node } = this.#at;
+    const { words, node, level } = this.#cursor;
     const low = words[word]! | 0;
-    if (tree.kindOf(level, low) !== EntryKind.TABLE) return false;
+    if (level === 0 || format.kindOf(level, low) !== EntryKind.TABLE) return false;
     const pfn = entryPfn(format, low, words[word + 1]! | 0);
     // Arm's mapper drops a table with all it holds, the generic one only an empty one.
-    const mayHoldLeaves = this.#occupied === Errno.EEXIST;
-    if (!mayHoldLeaves && tree.holdsLeaf(level - 1, pfn)) return false;
+    if (!this.#isArm && tree.holdsLeaf(level - 1, pfn)) return false;
     words[word] = 0;
     words[word + 1] = 0;
-    tree.meter.step(Step.entryWrite, 1, node);
+    tree.meter.step(ENTRY_WRITE, 1, node);
     tree.unlinkBelow(level - 1, pfn, this.replaced);
     const frames = format.entryFramesOf[level]!;
     this.replaced.addRange(alignDown(iovaPfn, frames), frames);
@@ -272,7 +288,7 @@ export class TableMapper {
   #growTop(firstPfn: number, lastPfn: number): number {
     const tree = this.#tree;
     const { format } = tree;
-    if (tree.spans(firstPfn, lastPfn)) return Errno.OK;
+    if (tree.spans(firstPfn, lastPfn)) return 0;
     if (!format.spans(firstPfn, lastPfn)) return Errno.ERANGE;
     const tops: number[] = [];
     let level = tree.topLevel;
@@ -286,12 +302,51 @@ export class TableMapper {
       }
       tops.push(pfn);
     }
+    const cursor = this.#cursor;
     for (const pfn of tops) {
-      tree.locate(pfn, this.#at);
-      tree.linkTable(this.#at, this.#at.index, tree.topLevel + 1, tree.rootPfn);
+      cursor.enter(pfn, tree.topLevel + 1, 0);
+      tree.linkTable(cursor, tree.rootPfn);
       tree.rootPfn = pfn;
       tree.topLevel += 1;
     }
-    return Errno.OK;
+    return 0;
   }
+}
+
+/** Writes leaves one after another. @returns `stop` */
+function fillFresh(
+  words: Uint32Array,
+  start: number,
+  stop: number,
+  firstLow: number,
+  high: number,
+  step: number,
+): number {
+  let low = firstLow | 0;
+  for (let at = start; at < stop; at += 2) {
+    words[at] = low;
+    words[at + 1] = high;
+    low = (low + step) | 0;
+  }
+  return stop;
+}
+
+/** Writes leaves one after another as long as the entries are empty. @returns where it stopped */
+function fillEmpty(
+  words: Uint32Array,
+  start: number,
+  stop: number,
+  firstLow: number,
+  high: number,
+  step: number,
+): number {
+  let low = firstLow | 0;
+  let at = start;
+  for (; at < stop; at += 2) {
+    if ((words[at]! | 0 | (words[at + 1]! | 0)) !== 0) break;
+    words[at] = low;
+    words[at + 1] = high;
+    low = (low + step) | 0;
+  }
+  return at;
 }

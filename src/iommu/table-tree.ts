@@ -12,11 +12,21 @@ import {
   addressHighOf,
   addressLowOf,
   EntryKind,
+  entryIndex,
   entryPfn,
+  highBits,
   LEVELS_MAX,
   type PageTableFormat,
 } from "./formats/format.ts";
 import type { IotlbGather } from "./gather.ts";
+
+/** Where an entry is: its low word at `words[word]`, in a table of `level` on `node`. */
+export interface EntryPlace {
+  readonly words: Uint32Array;
+  readonly word: number;
+  readonly level: number;
+  readonly node: number;
+}
 
 /** Tables of one domain. */
 export class TableTree {
@@ -63,12 +73,18 @@ export class TableTree {
     return pfn;
   }
 
-  /** Writes an entry that points from a table of `level` to the table at `pfn`. */
-  linkTable(at: FrameLocation, word: number, level: number, pfn: number): void {
+  /** Makes an entry point to the table at `pfn`. */
+  linkTable(at: EntryPlace, pfn: number): void {
     const format = this.format;
-    at.words[word] = addressLowOf(format, pfn) | format.tableLow[level]!;
-    at.words[word + 1] = addressHighOf(format, pfn) | format.tableHigh;
+    at.words[at.word] = addressLowOf(format, pfn) | format.tableLow[at.level]!;
+    at.words[at.word + 1] = addressHighOf(format, pfn) | format.tableHigh;
     this.meter.step(Step.entryWrite, 1, at.node);
+  }
+
+  /** Index of the entry of a level that spans a frame. */
+  indexOf(level: number, pfn: number): number {
+    const { shiftOf, maskOf } = this.format;
+    return entryIndex(pfn >>> 0, highBits(pfn), shiftOf[level]!, maskOf[level]!);
   }
 
   /** Notes that a table of `level` was cut off from the tree. */

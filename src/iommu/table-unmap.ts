@@ -14,24 +14,29 @@ import { isAligned, modulo, PAGE_SHIFT, PFN_LAST, powerOfTwo } from "../units.ts
 import {
   contiguousShift,
   EntryKind,
-  entryIndex,
   entryPfn,
-  highBits,
   LEVELS_MAX,
+  type PageTableFormat,
 } from "./formats/format.ts";
 import type { IotlbGather } from "./gather.ts";
+import { TableCursor } from "./table-cursor.ts";
 import type { TableTree } from "./table-tree.ts";
+
+const { CONTIGUOUS, LEAF, TABLE } = EntryKind;
+const ENTRY_WRITE = Step.entryWrite;
 
 /** Unmaps from one tree. */
 export class TableUnmapper {
   readonly #tree: TableTree;
   /** One place for each level, as an unmap holds one table of each. */
   readonly #at: readonly FrameLocation[] = Array.from({ length: LEVELS_MAX }, createLocation);
+  readonly #cursor: TableCursor;
   #unmapped = 0;
   #gather: IotlbGather | null = null;
 
   constructor(tree: TableTree) {
     this.#tree = tree;
+    this.#cursor = new TableCursor(tree);
   }
 
   /**
@@ -46,11 +51,30 @@ export class TableUnmapper {
     if (pages <= 0 || pages - 1 > PFN_LAST - iovaPfn) return 0;
     const lastPfn = iovaPfn + pages - 1;
     if (!tree.spans(iovaPfn, lastPfn)) return 0;
+    if (pages === 1) return this.#unmapSingle(iovaPfn);
     this.#unmapped = 0;
     this.#gather = gather;
     this.#unmapIn(tree.topLevel, tree.rootPfn, iovaPfn, lastPfn);
     this.#gather = null;
     return this.#unmapped;
+  }
+
+  /** Unmaps the page that begins at a frame: a range of one frame covers no table. */
+  #unmapSingle(iovaPfn: number): number {
+    const { format, meter } = this.#tree;
+    const cursor = this.#cursor;
+    cursor.descend(iovaPfn, 0);
+    const { words, word, level } = cursor;
+    const low = words[word]! | 0;
+    const high = words[word + 1]! | 0;
+    if ((low | high) === 0) return 0;
+    const slotOrder = leafOrder(format, level, low, high) - format.shiftOf[level]!;
+    const frames = powerOfTwo(format.shiftOf[level]! + slotOrder);
+    if (!isAligned(iovaPfn, frames)) return 0;
+    const slots = 1 << slotOrder;
+    for (let at = word; at < word + 2 * slots; at += 1) words[at] = 0;
+    meter.step(ENTRY_WRITE, slots, cursor.node);
+    return frames;
   }
 
   /** Unmaps inside one table. @returns false when it came to something that stops the unmap */
@@ -59,11 +83,11 @@ export class TableUnmapper {
     const { format } = tree;
     const at = this.#at[level]!;
     const shift = format.shiftOf[level]!;
-    const mask = format.maskOf[level]!;
+    const entryFrames = format.entryFramesOf[level]!;
     tree.locate(tablePfn, at);
     const { words } = at;
-    const lastIndex = entryIndex(lastPfn >>> 0, highBits(lastPfn), shift, mask);
-    let index = entryIndex(firstPfn >>> 0, highBits(firstPfn), shift, mask);
+    const lastIndex = tree.indexOf(level, lastPfn);
+    let index = tree.indexOf(level, firstPfn);
     let first = firstPfn;
     let cleared = 0;
     let isWhole = true;
@@ -73,37 +97,36 @@ export class TableUnmapper {
       const high = words[word + 1]! | 0;
       isWhole = false;
       if ((low | high) === 0) break;
-      const kind = tree.kindOf(level, low);
-      if (kind === EntryKind.TABLE) {
-        const frames = format.entryFramesOf[level]!;
-        const spanLast = first - modulo(first, frames) + frames - 1;
+      if (format.kindOf(level, low) === TABLE) {
+        const entryLast = first - modulo(first, entryFrames) + entryFrames - 1;
         const childPfn = entryPfn(format, low, high);
-        const childLast = Math.min(lastPfn, spanLast);
+        const childLast = Math.min(lastPfn, entryLast);
         if (!this.#unmapIn(level - 1, childPfn, first, childLast)) break;
-        if (spanLast <= lastPfn && isAligned(first, frames)) {
+        if (entryLast <= lastPfn && isAligned(first, entryFrames)) {
           words[word] = 0;
           words[word + 1] = 0;
           cleared += 1;
           tree.unlinkTable(level - 1);
           this.#gather!.addTable(childPfn);
         }
-        first = spanLast + 1;
+        first = entryLast + 1;
         index += 1;
       } else {
-        const order =
-          kind === EntryKind.CONTIGUOUS ? contiguousShift(low, high) - PAGE_SHIFT : shift;
-        const frames = powerOfTwo(order);
-        if (!isAligned(first, frames)) break;
-        const slots = 1 << (order - shift);
-        words.fill(0, word, word + 2 * slots);
+        const order = leafOrder(format, level, low, high);
+        if (!isAligned(first, powerOfTwo(order))) break;
+        // Leaves of the level's own size come in runs.
+        const slots =
+          order === shift
+            ? clearRun(format, level, words, word, at.index + 2 * lastIndex)
+            : clearSlots(words, word, 1 << (order - shift));
         cleared += slots;
-        this.#unmapped += frames;
-        first += frames;
+        this.#unmapped += slots * entryFrames;
+        first += slots * entryFrames;
         index += slots;
       }
       isWhole = true;
     }
-    if (cleared > 0) tree.meter.step(Step.entryWrite, cleared, at.node);
+    if (cleared > 0) tree.meter.step(ENTRY_WRITE, cleared, at.node);
     return isWhole;
   }
 
@@ -126,66 +149,73 @@ export class TableUnmapper {
     let done = 0;
     while (done < count) {
       const iova = iovaPfn + done * frames;
-      const at = this.#locate(iova, level);
-      if (at === null) break;
-      const index = entryIndex(iova >>> 0, highBits(iova), format.shiftOf[level]!, mask);
-      const batch = Math.min(count - done, Math.floor((mask + 1 - index) / slots));
-      const cleared = this.#clearPages(at, index, batch, slots, level, gather);
-      if (cleared > 0) tree.meter.step(Step.entryWrite, cleared * slots, at.node);
+      const cursor = this.#cursor;
+      cursor.descend(iova, level);
+      if (cursor.level !== level) break;
+      const batch = Math.min(count - done, Math.floor((mask + 1 - cursor.index) / slots));
+      const cleared = this.#clearPages(batch, slots, gather);
+      if (cleared > 0) tree.meter.step(ENTRY_WRITE, cleared * slots, cursor.node);
       done += cleared;
       if (cleared < batch) break;
     }
     return done * frames;
   }
 
-  /** Finds the table of a level above a frame; null when there is none. */
-  #locate(iovaPfn: number, targetLevel: number): FrameLocation | null {
+  /** Clears pages of `slots` entries each from the cursor on. @returns how many */
+  #clearPages(count: number, slots: number, gather: IotlbGather): number {
     const tree = this.#tree;
     const { format } = tree;
-    const at = this.#at[targetLevel]!;
-    let pfn = tree.rootPfn;
-    for (let level = tree.topLevel; level > targetLevel; level -= 1) {
-      tree.locate(pfn, at);
-      const mask = format.maskOf[level]!;
-      const index = entryIndex(iovaPfn >>> 0, highBits(iovaPfn), format.shiftOf[level]!, mask);
-      const low = at.words[at.index + 2 * index]! | 0;
-      const high = at.words[at.index + 2 * index + 1]! | 0;
-      if ((low | high) === 0 || tree.kindOf(level, low) !== EntryKind.TABLE) return null;
-      pfn = entryPfn(format, low, high);
-    }
-    tree.locate(pfn, at);
-    return at;
-  }
-
-  #clearPages(
-    at: FrameLocation,
-    index: number,
-    count: number,
-    slots: number,
-    level: number,
-    gather: IotlbGather,
-  ): number {
-    const tree = this.#tree;
-    const { format } = tree;
+    const { words, word, level } = this.#cursor;
     const pageOrder = format.shiftOf[level]! + (31 - Math.clz32(slots));
     for (let done = 0; done < count; done += 1) {
-      const word = at.index + 2 * (index + done * slots);
-      const low = at.words[word]! | 0;
-      const high = at.words[word + 1]! | 0;
+      const at = word + 2 * slots * done;
+      const low = words[at]! | 0;
+      const high = words[at + 1]! | 0;
       if ((low | high) === 0) return done;
-      const kind = tree.kindOf(level, low);
-      if (kind === EntryKind.TABLE) {
+      if (format.kindOf(level, low) === TABLE) {
         if (slots !== 1) return done;
         tree.unlinkBelow(level - 1, entryPfn(format, low, high), gather);
-      } else {
-        const order =
-          kind === EntryKind.CONTIGUOUS
-            ? contiguousShift(low, high) - PAGE_SHIFT
-            : format.shiftOf[level]!;
-        if (order !== pageOrder) return done;
+      } else if (leafOrder(format, level, low, high) !== pageOrder) {
+        return done;
       }
-      at.words.fill(0, word, word + 2 * slots);
+      clearSlots(words, at, slots);
     }
     return count;
   }
+}
+
+/** log2 of the frames of a leaf that the mapper wrote. */
+function leafOrder(format: PageTableFormat, level: number, low: number, high: number): number {
+  if (format.kindOf(level, low) !== CONTIGUOUS) return format.shiftOf[level]!;
+  return contiguousShift(low, high) - PAGE_SHIFT;
+}
+
+/** Clears entries. @returns how many */
+function clearSlots(words: Uint32Array, word: number, slots: number): number {
+  for (let at = word; at < word + 2 * slots; at += 1) words[at] = 0;
+  return slots;
+}
+
+/**
+ * Clears leaves of the level's own size, from `first` to `last` inclusive, up to something else.
+ *
+ * @returns how many, at least one
+ */
+function clearRun(
+  format: PageTableFormat,
+  level: number,
+  words: Uint32Array,
+  first: number,
+  last: number,
+): number {
+  const isLeafOnly = level === 0 && !format.hasContiguous;
+  let at = first;
+  for (; at <= last; at += 2) {
+    const low = words[at]! | 0;
+    if ((low | words[at + 1]!) === 0) break;
+    if (!isLeafOnly && format.kindOf(level, low) !== LEAF) break;
+    words[at] = 0;
+    words[at + 1] = 0;
+  }
+  return (at - first) >> 1;
 }

@@ -159,6 +159,8 @@ export class PageTableFormat {
   /** Highest index of every level but the top, and of the top. */
   readonly indexBelow: number;
   readonly indexTop: number;
+  /** Whether pages of several entries exist. */
+  readonly hasContiguous: boolean;
   /** log2 of the frames of the smallest page. */
   readonly leafOrder: number;
   /** Pages up to 2^orderInLow frames have no bits of their offset in an entry's high word. */
@@ -225,6 +227,7 @@ export class PageTableFormat {
     this.levelBits = spec.indexBits[0]!;
     this.indexBelow = this.maskOf[0]!;
     this.indexTop = this.maskOf[this.topLevelMax]!;
+    this.hasContiguous = spec.kinds.some((kinds) => kinds.includes(EntryKind.CONTIGUOUS));
     this.leafOrder = this.shiftOf[0]!;
     this.orderInLow = spec.addressFold ? -1 : 20;
     const typeBits = spec.typeMask << spec.typeShift;
