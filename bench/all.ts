@@ -3,13 +3,17 @@ import type { Benchmark } from "./harness.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
 import { benchmarks as pageTable } from "./page-table.bench.ts";
+import { benchmarks as recording } from "./recording.bench.ts";
 import { benchmarks as replay } from "./replay.bench.ts";
+import { benchmarks as virtioIommu } from "./virtio-iommu.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
 export const benchmarks: readonly Benchmark[] = [
   ...iotlb,
   ...iova,
   ...pageTable,
+  ...recording,
   ...replay,
+  ...virtioIommu,
   ...virtqueue,
 ];

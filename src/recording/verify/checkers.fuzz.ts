@@ -1,0 +1,62 @@
+/** Verifiers against mutated recordings: whatever comes, rows add up and only StackError is thrown. */
+import { describe, expect, it } from "vitest";
+import { StackError } from "../../errors.ts";
+import { Random } from "../../random.ts";
+import type { Checker } from "./checker.ts";
+import { exampleText } from "./checking.suite.ts";
+import { QemuChecker } from "./qemu-checker.ts";
+import { RequestChecker } from "./request-checker.ts";
+import { TraceChecker } from "./trace-checker.ts";
+
+const ROUNDS = 150;
+const LINES = 400;
+
+const sources: readonly (readonly [string, string, () => Checker])[] = [
+  ["traces", "boot-lazy-2cpu.txt.gz", () => new TraceChecker("trace", null)],
+  ["QEMU logs", "qemu-virtio-iommu-strict.log.gz", () => new QemuChecker("log")],
+  ["requests", "virtio-iommu-requests.jsonl.gz", () => new RequestChecker("requests")],
+];
+
+/** Lines of a recording, some dropped, doubled, swapped, or with digits changed. */
+function mutated(random: Random, lines: readonly string[]): string {
+  const start = random.chance(1, 2) ? 0 : random.below(lines.length);
+  const picked = lines.slice(start, start + LINES);
+  const out: string[] = [];
+  for (const line of picked) {
+    const sort = random.below(40);
+    if (sort === 0) continue;
+    if (sort === 1) out.push(line);
+    if (sort === 2 && out.length > 0) out.splice(random.below(out.length), 0, line);
+    if (sort < 8) {
+      const at = random.below(line.length + 1);
+      const digit = random.below(16).toString(16);
+      out.push(line.slice(0, at) + digit + line.slice(at + 1));
+    } else {
+      out.push(line);
+    }
+  }
+  return out.join("\n");
+}
+
+describe.each(sources)("the verifier of %s", (_name, example, make) => {
+  it("takes mutated recordings: every row is counted once", () => {
+    const random = new Random(11);
+    const lines = exampleText(example).split("\n");
+    let compared = 0;
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const bytes = new TextEncoder().encode(mutated(random, lines));
+      const checker = make();
+      try {
+        checker.push(bytes);
+        const { tally } = checker.end();
+        expect(tally.matched + tally.waived + tally.unwaived).toBe(tally.compared);
+        expect(tally.unwaived).toBeGreaterThanOrEqual(0);
+        compared += tally.compared;
+      } catch (error) {
+        if (!(error instanceof StackError)) throw error;
+        expect(error.kind).toBe("input");
+      }
+    }
+    expect(compared).toBeGreaterThan(ROUNDS * 20);
+  });
+});
