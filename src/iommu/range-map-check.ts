@@ -48,7 +48,7 @@ function checkOrder(tree: RangeTree, seen: readonly number[]): void {
       assert(isForward, "a range does not end before it starts");
       assert(lastPfn <= PFN_LAST, "a range ends inside the space");
       const isWhole = startOffset === 0 && lastOffset === 0xfff;
-      assert(isWhole || !tree.isPaged, "a paged tree holds whole frames");
+      assert(isWhole || tree.splitsFrames === 1, "a paged tree holds whole frames");
       endPfn = lastPfn;
       endOffset = lastOffset;
     }

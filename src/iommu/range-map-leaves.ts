@@ -18,6 +18,10 @@ export const LEAF_MAX = 8;
 export const LEAF_MIN = 2;
 /** Stands for "no leaf" and "no position". */
 export const NONE = -1;
+/** Told by {@link RangeLeaves.takeFrames}: a frame is taken. */
+export const TAKEN = -1;
+/** Told by {@link RangeLeaves.takeFrames}: this leaf alone cannot tell. */
+export const UNSURE = -2;
 
 /** Floats of a block: [2s] first and [2s + 1] last frame of slot s, then what follows. */
 export const LEAF_FLOATS = 36;
@@ -129,6 +133,12 @@ export class RangeLeaves {
     this.floats[right * LEAF_FLOATS + LOW] = pfn;
   }
 
+  /** Whether the fences of a leaf, in use or not, say that a frame belongs to it. */
+  owns(leaf: number, pfn: number): boolean {
+    const at = leaf * LEAF_FLOATS;
+    return this.floats[at + LOW]! <= pfn && pfn < this.floats[at + HIGH]!;
+  }
+
   /** How many ranges of a leaf start in a frame up to `pfn`. */
   countUpTo(leaf: number, pfn: number): number {
     const floats = this.floats;
@@ -164,6 +174,38 @@ export class RangeLeaves {
       (order & below) | (slot << (4 * rank)) | ((order & used & ~below) << 4) | (order & above);
     words[at + COUNT] = count + 1;
     return slot;
+  }
+
+  /**
+   * Takes a slot for the frames from `startPfn` to `lastPfn` where this leaf alone tells that they
+   * are free; ranges fill whole frames.
+   *
+   * @returns the slot, which the caller fills; {@link TAKEN}; or {@link UNSURE} when the leaf is
+   *   full or a neighbour has to be asked
+   */
+  takeFrames(leaf: number, startPfn: number, lastPfn: number): number {
+    const { floats, words } = this;
+    const at = leaf * LEAF_FLOATS;
+    const rank = this.countUpTo(leaf, startPfn);
+    const order = words[2 * at + ORDER]!;
+    const count = words[2 * at + COUNT]!;
+    if (rank === 0 || count === LEAF_MAX) return UNSURE;
+    if (floats[at + 2 * ((order >>> (4 * rank - 4)) & 0xf) + 1]! >= startPfn) return TAKEN;
+    if (rank < count) {
+      if (floats[at + 2 * ((order >>> (4 * rank)) & 0xf)]! <= lastPfn) return TAKEN;
+    } else if (lastPfn >= floats[at + HIGH]!) {
+      return UNSURE;
+    }
+    return this.insertAt(leaf, rank);
+  }
+
+  /** Rank of the range that is just the frames from `startPfn` to `lastPfn`, or −1. */
+  rankOfFrames(leaf: number, startPfn: number, lastPfn: number): number {
+    const floats = this.floats;
+    const rank = this.countUpTo(leaf, startPfn) - 1;
+    if (rank < 0) return -1;
+    const at = leaf * LEAF_FLOATS + 2 * this.slotAt(leaf, rank);
+    return floats[at] === startPfn && floats[at + 1] === lastPfn ? rank : -1;
   }
 
   /** Gives the slot of rank `rank` back. */

@@ -59,7 +59,7 @@ function shrinkRoot(tree: RangeTree): void {
   release(tree, tree.root, tree.height);
   tree.root = NONE;
   tree.height = 0;
-  tree.isPaged = true;
+  tree.splitsFrames = 0;
 }
 
 function countOf(tree: RangeTree, node: number, level: number): number {

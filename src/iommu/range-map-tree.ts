@@ -32,8 +32,8 @@ export class RangeTree {
   /** Levels of inner nodes above the leaves. */
   height = 0;
   count = 0;
-  /** Whether every range starts and ends with a page frame, so that frames alone tell their order. */
-  isPaged = true;
+  /** 0 while every range starts and ends with a frame, so that frames alone tell their order. */
+  splitsFrames: 0 | 1 = 0;
   /** The leaf that `add` took a slot of. */
   leafAdded = NONE;
   /** Leaves by hash of a frame number: where a look-up ended before. */
@@ -75,7 +75,11 @@ export class RangeTree {
     const bucket = (pfn * 0.25) | 0;
     const hint = (bucket ^ (bucket >>> 8) ^ (bucket >>> 18)) & (this.#hints.length - 1);
     const leaf = this.#hints[hint]!;
-    if (this.#owns(leaf, pfn)) return leaf;
+    if (this.leaves.owns(leaf, pfn)) {
+      // Where offsets count, the low fence may lie inside a frame.
+      if (this.splitsFrames === 0 || this.leaves.floats[leaf * LEAF_FLOATS + LOW] !== pfn)
+        return leaf;
+    }
     return this.#leafAnew(pfn, offset, hint, leaf);
   }
 
@@ -83,7 +87,7 @@ export class RangeTree {
   rankIn(leaf: number, pfn: number, offset: number): number {
     const leaves = this.leaves;
     let rank = leaves.countUpTo(leaf, pfn) - 1;
-    if (this.isPaged) return rank;
+    if (this.splitsFrames === 0) return rank;
     while (rank >= 0 && leaves.startPfn(leaf, rank) === pfn) {
       if ((leaves.offsets(leaf, rank) & 0xfff) <= offset) break;
       rank -= 1;
@@ -120,7 +124,7 @@ export class RangeTree {
     this.root = NONE;
     this.height = 0;
     this.count = 0;
-    this.isPaged = true;
+    this.splitsFrames = 0;
   }
 
   #growLeaves(capacity: number): boolean {
@@ -146,20 +150,14 @@ export class RangeTree {
     }
   }
 
-  /** Whether a frame surely belongs to a leaf, in use or not. */
-  #owns(leaf: number, pfn: number): boolean {
-    const floats = this.leaves.floats;
-    const low = floats[leaf * LEAF_FLOATS + LOW]!;
-    return low <= pfn && pfn < floats[leaf * LEAF_FLOATS + HIGH]! && (this.isPaged || low !== pfn);
-  }
-
   /** The leaf that (pfn, offset) belongs to, where the hint was no help: perhaps a neighbour. */
   #leafAnew(pfn: number, offset: number, hint: number, hinted: number): number {
     const leaves = this.leaves;
     let leaf = NONE;
     const low = leaves.floats[hinted * LEAF_FLOATS + LOW]!;
-    if (low !== Infinity) leaf = pfn < low ? leaves.before(hinted) : leaves.after(hinted);
-    if (leaf === NONE || !this.#owns(leaf, pfn)) {
+    if (low !== Infinity && this.splitsFrames === 0)
+      leaf = pfn < low ? leaves.before(hinted) : leaves.after(hinted);
+    if (leaf === NONE || !leaves.owns(leaf, pfn)) {
       leaf = this.#descend(pfn, offset);
       this.#widen(leaf, pfn);
     }
@@ -173,7 +171,7 @@ export class RangeTree {
     const at = leaf * LEAF_FLOATS;
     if (pfn < floats[at + LOW]!) floats[at + LOW] = pfn;
     // Where offsets count, a part of the frame may belong to the next leaf.
-    const end = this.isPaged ? pfn + 1 : pfn;
+    const end = this.splitsFrames === 0 ? pfn + 1 : pfn;
     if (end > floats[at + HIGH]!) floats[at + HIGH] = end;
   }
 

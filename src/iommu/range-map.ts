@@ -14,7 +14,7 @@
 import { assert } from "../errors.ts";
 import { addressOf, offsetOf, PFN_LAST, pfnOf } from "../units.ts";
 import { checkTree } from "./range-map-check.ts";
-import { HIGH, LEAF_FLOATS, LEAF_MAX, NONE } from "./range-map-leaves.ts";
+import { LEAF_MAX, NONE, TAKEN, UNSURE } from "./range-map-leaves.ts";
 import { removeOne, removeSpan } from "./range-map-removal.ts";
 import { type AllowGrowth, RangeTree } from "./range-map-tree.ts";
 
@@ -90,36 +90,24 @@ export class RangeMap {
     flags: number,
   ): RangeInsert {
     const tree = this.#tree;
-    const leaves = tree.leaves;
-    let leaf = tree.root;
-    let rank = NONE;
-    if (leaf !== NONE) {
-      leaf = tree.leafOf(startPfn, startOffset);
-      rank = tree.rankIn(leaf, startPfn, startOffset);
-      const below = this.#positionAt(leaf, rank);
-      if (below !== NONE && this.#lastReaches(below, startPfn, startOffset))
-        return RangeInsert.OVERLAP;
-      // Behind the last range of this leaf, the fence spares a look at the next one.
-      if (rank + 1 < leaves.count(leaf) || lastPfn >= leaves.floats[leaf * LEAF_FLOATS + HIGH]!) {
-        const above = this.#positionAt(leaf, rank + 1);
-        if (above !== NONE && this.#startsBy(above, lastPfn, lastOffset))
-          return RangeInsert.OVERLAP;
-      }
-    }
-    if (tree.count >= this.#rangesMax || !tree.reserve()) return RangeInsert.FULL;
-    if (startOffset !== 0 || lastOffset !== 0xfff) tree.isPaged = false;
-    const slot = tree.add(leaf, rank + 1, startPfn, startOffset);
-    tree.leaves.fill(
-      tree.leafAdded,
-      slot,
-      startPfn,
-      startOffset,
-      lastPfn,
-      lastOffset,
-      valuePfn,
-      valueOffset,
-      flags,
-    );
+    if (startOffset !== 0 || lastOffset !== 0xfff || tree.splitsFrames !== 0 || tree.root === NONE)
+      return this.#insertAnywhere(
+        startPfn,
+        startOffset,
+        lastPfn,
+        lastOffset,
+        valuePfn,
+        valueOffset,
+        flags,
+      );
+    const leaf = tree.leafOf(startPfn, 0);
+    const isFull = tree.count >= this.#rangesMax;
+    const slot = isFull ? UNSURE : tree.leaves.takeFrames(leaf, startPfn, lastPfn);
+    if (slot === TAKEN) return RangeInsert.OVERLAP;
+    if (slot === UNSURE)
+      return this.#insertAnywhere(startPfn, 0, lastPfn, 0xfff, valuePfn, valueOffset, flags);
+    tree.count += 1;
+    tree.leaves.fill(leaf, slot, startPfn, 0, lastPfn, 0xfff, valuePfn, valueOffset, flags);
     return RangeInsert.OK;
   }
 
@@ -215,11 +203,14 @@ export class RangeMap {
     const tree = this.#tree;
     if (tree.root === NONE) return 0;
     const leaf = tree.leafOf(startPfn, startOffset);
-    const rank = tree.rankIn(leaf, startPfn, startOffset);
-    if (rank >= 0 && this.#isExactly(leaf, rank, startPfn, startOffset, lastPfn, lastOffset)) {
-      removeOne(tree, leaf, rank);
-      return 1;
+    if (startOffset === 0 && lastOffset === 0xfff && tree.splitsFrames === 0) {
+      const exact = tree.leaves.rankOfFrames(leaf, startPfn, lastPfn);
+      if (exact >= 0) {
+        removeOne(tree, leaf, exact);
+        return 1;
+      }
     }
+    const rank = tree.rankIn(leaf, startPfn, startOffset);
     let from = this.#positionAt(leaf, rank);
     if (from === NONE || !this.#lastReaches(from, startPfn, startOffset)) {
       from = this.#positionAt(leaf, rank + 1);
@@ -311,19 +302,43 @@ export class RangeMap {
     return next === NONE ? NONE : next * LEAF_MAX;
   }
 
-  #isExactly(
-    leaf: number,
-    rank: number,
+  /** {@link insert} for every case: offsets, neighbouring leaves, splits. */
+  #insertAnywhere(
     startPfn: number,
     startOffset: number,
     lastPfn: number,
     lastOffset: number,
-  ): boolean {
-    const leaves = this.#tree.leaves;
-    if (leaves.startPfn(leaf, rank) !== startPfn) return false;
-    if (leaves.lastPfn(leaf, rank) !== lastPfn) return false;
-    const offsets = this.#tree.isPaged ? 0xfff000 : leaves.offsets(leaf, rank) & 0xffffff;
-    return offsets === (startOffset | (lastOffset << 12));
+    valuePfn: number,
+    valueOffset: number,
+    flags: number,
+  ): RangeInsert {
+    const tree = this.#tree;
+    let leaf = tree.root;
+    let rank = NONE;
+    if (leaf !== NONE) {
+      leaf = tree.leafOf(startPfn, startOffset);
+      rank = tree.rankIn(leaf, startPfn, startOffset);
+      const below = this.#positionAt(leaf, rank);
+      if (below !== NONE && this.#lastReaches(below, startPfn, startOffset))
+        return RangeInsert.OVERLAP;
+      const above = this.#positionAt(leaf, rank + 1);
+      if (above !== NONE && this.#startsBy(above, lastPfn, lastOffset)) return RangeInsert.OVERLAP;
+    }
+    if (tree.count >= this.#rangesMax || !tree.reserve()) return RangeInsert.FULL;
+    if (startOffset !== 0 || lastOffset !== 0xfff) tree.splitsFrames = 1;
+    const slot = tree.add(leaf, rank + 1, startPfn, startOffset);
+    tree.leaves.fill(
+      tree.leafAdded,
+      slot,
+      startPfn,
+      startOffset,
+      lastPfn,
+      lastOffset,
+      valuePfn,
+      valueOffset,
+      flags,
+    );
+    return RangeInsert.OK;
   }
 
   #lastReaches(position: number, pfn: number, offset: number): boolean {

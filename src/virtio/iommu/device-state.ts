@@ -48,6 +48,8 @@ export interface DomainState {
   readonly endpoints: Set<EndpointState>;
   /** Distinct reserved regions of its endpoints, and how many endpoints have each. */
   readonly regions: Map<Region, number>;
+  /** The same regions as a list. */
+  regionList: readonly Region[];
   readonly mappings: RangeMap;
   /** The order in which QEMU meets the mappings, for the quirk that depends on it. */
   readonly intervals: IntervalTree | null;
@@ -164,6 +166,7 @@ export class DeviceState {
       isBypass,
       endpoints: new Set(),
       regions: new Map(),
+      regionList: [],
       mappings: new RangeMap({ rangesMax: this.config.domainMappingsMax }),
       intervals: (this.quirks & ORDERED) === 0 ? null : new IntervalTree(),
     };
@@ -176,7 +179,9 @@ export class DeviceState {
     endpoint.domain = domain;
     domain.endpoints.add(endpoint);
     for (const region of endpoint.regions) {
-      domain.regions.set(region, (domain.regions.get(region) ?? 0) + 1);
+      const count = domain.regions.get(region) ?? 0;
+      domain.regions.set(region, count + 1);
+      if (count === 0) domain.regionList = [...domain.regions.keys()];
     }
     this.meter.step(Step.attach, 1, 0);
     this.changed(endpoint);
@@ -189,8 +194,8 @@ export class DeviceState {
     domain.endpoints.delete(endpoint);
     for (const region of endpoint.regions) {
       const count = domain.regions.get(region)! - 1;
-      if (count === 0) domain.regions.delete(region);
-      else domain.regions.set(region, count);
+      if (count > 0) domain.regions.set(region, count);
+      else if (domain.regions.delete(region)) domain.regionList = [...domain.regions.keys()];
     }
     this.changed(endpoint);
     if (domain.endpoints.size === 0) this.#removeDomain(domain);

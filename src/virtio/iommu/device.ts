@@ -44,8 +44,8 @@ import { type QuirkName, type QuirkSet, quirkBit, quirkNames } from "./quirks.ts
 
 /** Returned by {@link VirtioIommuDevice.handle} when a quirk has stopped the device. */
 export const STOPPED = -1;
-/** Most readable bytes of a request that are looked at: what a caller needs to copy in. */
-export const READABLE_BYTES_MAX = 72;
+/** Most bytes of a request that are looked at: what a caller needs to copy in. */
+export const REQUEST_BYTES = 36;
 
 const UNSUPP_UNKNOWN = quirkBit("qemu-unknown-type-unsupp");
 const SHORT_BREAKS = quirkBit("qemu-short-request-breaks-device");
@@ -82,9 +82,8 @@ export class VirtioIommuDevice {
   /**
    * Handles one request.
    *
-   * @param readable - its readable part; at least {@link READABLE_BYTES_MAX} bytes long
-   * @param readableBytes - how many of them the request has; what lies behind the
-   *   {@link READABLE_BYTES_MAX}th may be left out of `readable`
+   * @param readable - the first {@link REQUEST_BYTES} bytes of its readable part; more may follow
+   * @param readableBytes - how long the request's readable part is
    * @param writable - takes the answer; at least {@link replyBytesMax} bytes long
    * @param writableBytes - how many bytes of answer the request has room for
    * @returns bytes of the answer, from the start of the writable part: the used length; 0 when the
