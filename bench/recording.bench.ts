@@ -16,8 +16,7 @@ const TARGET = { perSecond: 1e6 };
 function packed(name: string, lines: number): { gzip: Uint8Array; lines: number } {
   const path = new URL(`../examples/${name}`, import.meta.url);
   const recorded = gunzipSync(readFileSync(path)).toString().trimEnd().split("\n");
-  const all: string[] = [];
-  while (all.length < lines) all.push(...recorded.slice(0, lines - all.length));
+  const all = Array.from({ length: lines }, (_, index) => recorded[index % recorded.length]!);
   return { gzip: gzipSync(`${all.join("\n")}\n`, { level: 6 }), lines: all.length };
 }
 
