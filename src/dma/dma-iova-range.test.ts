@@ -94,12 +94,14 @@ describe("a range that segments are linked into", () => {
     expect(dma.iova.tree.pagesAt(0xffffc)).toBe(4);
   });
 
-  it("a failed sync unmaps what was linked", () => {
+  it("a failed sync leaves what was linked to the caller, whose destroy unmaps it", () => {
     const { driver, device } = world(DomainType.DMA);
     const range = DmaIovaRange.tryAlloc(device, 0x500, 0, 8192, 0)!;
     range.link(0, 0x500, 0, 8192, TO_DEVICE);
     driver.successesLeft = 0;
     expect(range.sync(0, 8192)).toBe(Errno.ENOMEM);
+    expect(driver.frames.size).toBe(2);
+    range.destroy(8192, 0, 0);
     expect(driver.frames.size).toBe(0);
   });
 

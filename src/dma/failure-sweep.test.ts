@@ -87,11 +87,7 @@ function everything({ driver, dma, device, blocks, ...state }: World, type: Doma
   if (range !== null) {
     if (range.link(0, 0x400, 0, 4096, BIDIRECTIONAL) === Errno.OK) linked = 4096;
     if (linked > 0 && range.link(4096, 0x600, 0, 4096, BIDIRECTIONAL) === Errno.OK) linked = 8192;
-    if (linked > 0 && range.sync(0, linked) !== Errno.OK) {
-      // The sync unmapped what was linked; the IOVA is still the caller's.
-      linked = 0;
-      succeeded = false;
-    }
+    if (linked > 0 && range.sync(0, linked) !== Errno.OK) succeeded = false;
   }
   if (range === null || linked < 8192) succeeded = false;
 

@@ -84,8 +84,7 @@ export class IommuDomain {
    */
   map(iovaPfn: number, physPfn: number, pages: number, prot: number): number {
     const errno = this.mapNoSync(iovaPfn, physPfn, pages, prot);
-    if (errno !== Errno.OK) return errno;
-    return this.syncMap(iovaPfn, pages);
+    return errno === Errno.OK ? this.#syncOrUnmap(iovaPfn, pages) : errno;
   }
 
   /** Whether the kernel's DMA API manages the domain. */
@@ -106,11 +105,13 @@ export class IommuDomain {
     return errno;
   }
 
-  /** Makes what was mapped without sync visible; a failure unmaps the whole range. */
+  /**
+   * Makes what was mapped without sync visible, as dma_iova_sync does.
+   *
+   * @returns an errno; what was mapped stays mapped then, for the caller to unmap
+   */
   syncMap(iovaPfn: number, pages: number): number {
-    const errno = this.driver!.iotlbSyncMap(iovaPfn, pages);
-    if (errno !== Errno.OK) this.unmap(iovaPfn, pages);
-    return errno;
+    return this.driver!.iotlbSyncMap(iovaPfn, pages);
   }
 
   /**
@@ -137,7 +138,7 @@ export class IommuDomain {
       }
       mapped += pages;
     }
-    return this.syncMap(iovaPfn, mapped);
+    return this.#syncOrUnmap(iovaPfn, mapped);
   }
 
   /** Unmaps and waits for the invalidation. @returns frames unmapped */
@@ -180,6 +181,12 @@ export class IommuDomain {
     if (this.type === DomainType.IDENTITY) return iovaPfn;
     if (this.driver === null) return -1;
     return this.driver.iovaToPhys(iovaPfn);
+  }
+
+  #syncOrUnmap(iovaPfn: number, pages: number): number {
+    const errno = this.syncMap(iovaPfn, pages);
+    if (errno !== Errno.OK) this.unmap(iovaPfn, pages);
+    return errno;
   }
 
   #mapRange(
