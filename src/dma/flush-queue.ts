@@ -189,8 +189,21 @@ export class FlushQueue {
 
   /** Second part of {@link onTimer}: flushes the IOTLB. Nothing is released yet. */
   flush(cause: FlushCause, nowMs: number): void {
-    const { counts } = this;
+    this.startFlush();
+    this.finishFlush(cause, nowMs);
+  }
+
+  /** The flush starts: what is queued from here on waits for the next one. */
+  startFlush(): void {
     this.#started += 1;
+  }
+
+  /**
+   * The flush is carried out and has finished: what was queued before its start may go. What was
+   * queued since no longer counts as exposed either, though its turn comes with the next flush.
+   */
+  finishFlush(cause: FlushCause, nowMs: number): void {
+    const { counts } = this;
     const entries = this.#exposedEntries;
     const pages = counts.exposedPages;
     const oldestMs = this.#oldestMs;
