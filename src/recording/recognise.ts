@@ -70,8 +70,9 @@ export class Recogniser {
       });
     }
     const isText = this.#oddOffset < 0;
+    const hasLongLines = this.#longLines > 0 || this.#splitter.lines === 0;
     const what =
-      this.#longLines > 0 && isText
+      hasLongLines && isText
         ? `lines are longer than ${LINE_BYTES_MAX} bytes`
         : isText
           ? `none of its first ${this.#splitter.lines} lines is known`
