@@ -9,7 +9,13 @@ import { Errno } from "../../errno.ts";
 import type { Meter } from "../../meter.ts";
 import { log2Floor, PAGE_SHIFT, PFN_LAST } from "../../units.ts";
 import { DriverQueue, driverQueueFault } from "../virtqueue-driver.ts";
-import { descriptorBytes, deviceBytes, driverBytes, type QueueAreas } from "../virtqueue-layout.ts";
+import {
+  descriptorBytes,
+  deviceBytes,
+  driverBytes,
+  QUEUE_SIZE_MAX,
+  type QueueAreas,
+} from "../virtqueue-layout.ts";
 import type { DriverArea } from "./driver-area.ts";
 import type { DomainGeometry } from "./driver-domain.ts";
 import { EventQueue } from "./driver-events.ts";
@@ -21,8 +27,6 @@ import { Config, FEATURES_ALL, featureSet, IommuQueue, MapFlag } from "./protoco
 
 /** Entries of an indirect table: a request has two buffers. */
 const TABLE_ENTRIES = 2;
-/** The driver takes no larger queue than this, whatever the device offers. */
-const QUEUE_SIZE_WANTED = 256;
 
 /** What a driver works with. */
 export interface DriverParts {
@@ -101,7 +105,7 @@ function makeQueue(
   callbacks: boolean,
 ): DriverQueue | Errno {
   const { area, transport } = parts;
-  const sizeMax = Math.min(transport.queueSizeMax(queueIndex), QUEUE_SIZE_WANTED);
+  const sizeMax = Math.min(transport.queueSizeMax(queueIndex), QUEUE_SIZE_MAX);
   if (!(sizeMax >= 1)) return Errno.ENOENT;
   if (parts.allocationFails()) return Errno.ENOMEM;
   const size = 2 ** log2Floor(sizeMax);
