@@ -1,0 +1,67 @@
+/**
+ * The library: the stack's parts, its readers of recordings, replay and verify. Nothing here needs
+ * Node; a recording comes in as an async iterable of bytes, unpacked.
+ *
+ *     import { policies, replayRecording } from "iommukit";
+ *     const { replay } = await replayRecording("trace.txt", chunks, { policies, iommu: "virtio" });
+ */
+
+export { DmaDirection } from "./dma/direction.ts";
+export { DmaDevice } from "./dma/dma-device.ts";
+export { DmaDomain } from "./dma/dma-domain.ts";
+export { FlushQueue } from "./dma/flush-queue.ts";
+export { IovaDomain } from "./dma/iova-domain.ts";
+export { Errno, errnoName } from "./errno.ts";
+export { AssertionError, type Position, positionText, StackError } from "./errors.ts";
+export { DomainType, IommuDomain } from "./iommu/domain.ts";
+export type { DriverDomain } from "./iommu/driver-domain.ts";
+export { amdV1 } from "./iommu/formats/amd-v1.ts";
+export { armStage1 } from "./iommu/formats/arm-stage1.ts";
+export { armStage2 } from "./iommu/formats/arm-stage2.ts";
+export { vtdSecondStage } from "./iommu/formats/vtd-second-stage.ts";
+export { amdV2, vtdFirstStage } from "./iommu/formats/x86-64.ts";
+export { IotlbGather } from "./iommu/gather.ts";
+export { HardwareDomain } from "./iommu/hardware-domain.ts";
+export { PageTable } from "./iommu/page-table.ts";
+export { PROT_RW, Prot } from "./iommu/prot.ts";
+export { TranslationUnit } from "./iommu/translation-unit.ts";
+export { GuestMemory } from "./memory/guest-memory.ts";
+export { PagePool } from "./memory/page-pool.ts";
+export { CountingMeter, type Meter, NULL_METER, Step, type StepName } from "./meter.ts";
+export { AllocationReader } from "./recording/allocations.ts";
+export { QemuLogReader } from "./recording/qemu-log.ts";
+export { type Recording, recognise } from "./recording/recognise.ts";
+export { type Policy, policies, policyNamed } from "./recording/replay/policy.ts";
+export {
+  type ReplayOptions,
+  type ReplayOutcome,
+  replayRecording,
+} from "./recording/replay/replay.ts";
+export type {
+  IommuKind,
+  PolicyResult,
+  RecordingReplay,
+  WorkloadFacts,
+} from "./recording/replay/result.ts";
+export { TraceTextReader } from "./recording/trace-text.ts";
+export type { Diagnostic, Divergence, RecordingResult } from "./recording/verify/result.ts";
+export { type VerifyOptions, verifyRecording } from "./recording/verify/verify.ts";
+export { type ReplayJson, replayCsv, replayJson } from "./report/replay-report.ts";
+export { renderReplay } from "./report/replay-text.ts";
+export {
+  addressOf,
+  type Gpa,
+  type Hpa,
+  hex,
+  type Iova,
+  parseSize,
+  pfnOf,
+  sizeText,
+} from "./units.ts";
+export { VirtioIommuDevice } from "./virtio/iommu/device.ts";
+export { IommuQueues } from "./virtio/iommu/device-queue.ts";
+export { ViommuDriver } from "./virtio/iommu/driver.ts";
+export { type LocalPair, startLocalPair } from "./virtio/iommu/driver-local.ts";
+export { LINUX_6_4, LINUX_7_2, PROPOSAL_2023 } from "./virtio/iommu/driver-settings.ts";
+export { DeviceQueue } from "./virtio/virtqueue-device.ts";
+export { DriverQueue } from "./virtio/virtqueue-driver.ts";
