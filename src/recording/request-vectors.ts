@@ -18,6 +18,8 @@ export interface VectorSink {
   row(row: RequestRow): void;
 }
 
+const LF = 0x0a;
+const CR = 0x0d;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const OPEN = 0x7b;
@@ -27,14 +29,33 @@ const COMMA = 0x2c;
 const MINUS = 0x2d;
 const NULL = new Literal("null");
 
-const keys = {
-  i: ascii("i"),
-  req: ascii("req"),
-  tail: ascii("tail"),
-  used_len: ascii("used_len"),
-  status: ascii("status"),
-  buf: ascii("buf"),
-};
+/** The keys that are used. */
+const Key = {
+  none: 0,
+  other: 1,
+  index: 2,
+  req: 3,
+  tail: 4,
+  usedLen: 5,
+  status: 6,
+  buf: 7,
+} as const;
+
+const keyNames: readonly (readonly [string, number])[] = [
+  ["i", Key.index],
+  ["req", Key.req],
+  ["tail", Key.tail],
+  ["used_len", Key.usedLen],
+  ["status", Key.status],
+  ["buf", Key.buf],
+];
+
+/** The keys by their length. */
+const keyByBytes = Array.from({ length: 10 }, (_, bytes) =>
+  keyNames
+    .filter(([name]) => name.length === bytes)
+    .map(([name, key]) => ({ bytes: ascii(name), key })),
+);
 
 const decoder = new TextDecoder("utf-8");
 
@@ -45,9 +66,6 @@ export class RequestVectorReader {
   readonly #sink: VectorSink;
   readonly #cursor = new Cursor();
   readonly #row = new RequestRow();
-  #keyStart = 0;
-  #keyEnd = 0;
-  #hasRequest = false;
 
   constructor(sink: VectorSink) {
     this.#sink = sink;
@@ -73,23 +91,38 @@ export class RequestVectorReader {
     cursor.set(bytes, start, end);
     cursor.skipBlanks();
     if (cursor.at === end) return;
-    const row = this.#row;
-    row.line = line;
-    this.#hasRequest = false;
-    if (!this.#readObject() || !this.#hasRequest) {
-      const device = parseVectorDevice(decoder.decode(bytes.subarray(start, end)), line);
-      if (device === null) this.notes.unreadableLine(line, "torn");
-      else this.#sink.device(device);
+    if (this.#readObject() && cursor.at === end) {
+      this.#emit(line);
       return;
     }
-    this.notes.events += 1;
-    this.#sink.row(row);
+    const device = parseVectorDevice(decoder.decode(bytes.subarray(start, end)), line);
+    if (device === null) this.notes.unreadableLine(line, "torn");
+    else this.#sink.device(device);
   }
 
+  /** {@link LineSink.quickLine} */
+  quickLine(bytes: Uint8Array, start: number, limit: number, line: number): number {
+    const cursor = this.#cursor;
+    cursor.set(bytes, start, limit);
+    if (!this.#readObject()) return -1;
+    let { at } = cursor;
+    if (at < limit && bytes[at] === CR) at += 1;
+    if (at >= limit || bytes[at] !== LF || at - start > VECTOR_LINE_BYTES_MAX) return -1;
+    this.#emit(line);
+    return at + 1;
+  }
+
+  #emit(line: number): void {
+    this.#row.line = line;
+    this.notes.events += 1;
+    this.#sink.row(this.#row);
+  }
+
+  /** Reads an object with a request in it, and the blanks behind it. Stops at a LF. */
   #readObject(): boolean {
     const cursor = this.#cursor;
     const row = this.#row;
-    row.requestBytes = 0;
+    row.requestBytes = -1;
     row.replyBytes = -1;
     row.status = -1;
     row.writableBytes = 0;
@@ -97,9 +130,10 @@ export class RequestVectorReader {
     row.index = 0;
     if (!this.#take(OPEN)) return false;
     for (;;) {
-      if (!this.#readKey() || !this.#take(COLON)) return false;
+      const key = this.#readKey();
+      if (key === Key.none || !this.#take(COLON)) return false;
       cursor.skipBlanks();
-      if (!this.#readValue()) return false;
+      if (!this.#readValue(key)) return false;
       cursor.skipBlanks();
       if (cursor.at >= cursor.end) return false;
       const next = cursor.bytes[cursor.at]!;
@@ -107,74 +141,80 @@ export class RequestVectorReader {
       if (next === COMMA) continue;
       if (next !== CLOSE) return false;
       cursor.skipBlanks();
-      return cursor.at === cursor.end;
+      return row.requestBytes >= 0;
     }
   }
 
   #take(byte: number): boolean {
     const cursor = this.#cursor;
+    if (cursor.at < cursor.end && cursor.bytes[cursor.at] === byte) {
+      cursor.at += 1;
+      return true;
+    }
     cursor.skipBlanks();
     if (cursor.at >= cursor.end || cursor.bytes[cursor.at] !== byte) return false;
     cursor.at += 1;
     return true;
   }
 
-  #readKey(): boolean {
+  /** Reads a quoted key: which it is, or that it is none. */
+  #readKey(): number {
+    const cursor = this.#cursor;
+    if (!this.#skipString()) return Key.none;
+    const end = cursor.at - 1;
+    const start = this.#stringStart;
+    const key = keyByBytes[Math.min(end - start, keyByBytes.length - 1)]!;
+    for (const candidate of key) {
+      if (isAt(cursor.bytes, start, candidate.bytes)) return candidate.key;
+    }
+    return Key.other;
+  }
+
+  #stringStart = 0;
+
+  /** Skips a string without escapes; where its text starts is noted. */
+  #skipString(): boolean {
     if (!this.#take(QUOTE)) return false;
     const cursor = this.#cursor;
     const { bytes, end } = cursor;
     let at = cursor.at;
-    this.#keyStart = at;
-    while (at < end && bytes[at] !== QUOTE && bytes[at] !== BACKSLASH) at += 1;
-    this.#keyEnd = at;
+    this.#stringStart = at;
+    while (at < end && bytes[at] !== QUOTE && bytes[at] !== BACKSLASH && bytes[at] !== LF) at += 1;
     cursor.at = at + 1;
     return at < end && bytes[at] === QUOTE;
   }
 
-  #keyIs(key: Uint8Array): boolean {
-    const { bytes } = this.#cursor;
-    if (this.#keyEnd - this.#keyStart !== key.length) return false;
-    for (let index = 0; index < key.length; index += 1) {
-      if (bytes[this.#keyStart + index] !== key[index]) return false;
-    }
-    return true;
-  }
-
-  #readValue(): boolean {
+  #readValue(key: number): boolean {
     const row = this.#row;
     const cursor = this.#cursor;
-    if (this.#keyIs(keys.req)) {
-      row.requestBytes = this.#takeHexString(false);
-      this.#hasRequest = row.requestBytes >= 0;
-      return this.#hasRequest;
+    switch (key) {
+      case Key.req:
+        row.requestBytes = this.#takeHexString(false);
+        return row.requestBytes >= 0;
+      case Key.buf:
+        if (cursor.take(NULL)) return true;
+        row.replyBytes = this.#takeHexString(true);
+        return row.replyBytes >= 0;
+      case Key.status:
+        if (cursor.take(NULL)) return true;
+        if (!this.#takeCount(255)) return false;
+        row.status = cursor.value;
+        return true;
+      case Key.tail:
+        if (!this.#takeCount(VECTOR_LINE_BYTES_MAX)) return false;
+        row.writableBytes = cursor.value;
+        return true;
+      case Key.usedLen:
+        if (!this.#takeCount(0xffff_ffff)) return false;
+        row.usedBytes = cursor.value;
+        return true;
+      case Key.index:
+        if (!this.#takeCount(Number.MAX_SAFE_INTEGER)) return false;
+        row.index = cursor.value;
+        return true;
+      default:
+        return this.#skipValue();
     }
-    if (this.#keyIs(keys.buf)) {
-      if (cursor.take(NULL)) return true;
-      row.replyBytes = this.#takeHexString(true);
-      return row.replyBytes >= 0;
-    }
-    if (this.#keyIs(keys.status)) {
-      if (cursor.take(NULL)) return true;
-      if (!this.#takeCount(255)) return false;
-      row.status = cursor.value;
-      return true;
-    }
-    if (this.#keyIs(keys.tail)) {
-      if (!this.#takeCount(VECTOR_LINE_BYTES_MAX)) return false;
-      row.writableBytes = cursor.value;
-      return true;
-    }
-    if (this.#keyIs(keys.used_len)) {
-      if (!this.#takeCount(0xffff_ffff)) return false;
-      row.usedBytes = cursor.value;
-      return true;
-    }
-    if (this.#keyIs(keys.i)) {
-      if (!this.#takeCount(Number.MAX_SAFE_INTEGER)) return false;
-      row.index = cursor.value;
-      return true;
-    }
-    return this.#skipValue();
   }
 
   #takeCount(limit: number): boolean {
@@ -183,30 +223,31 @@ export class RequestVectorReader {
   }
 
   /** Takes a string of pairs of hexadecimal digits; returns the number of bytes, −1 on an error. */
-  #takeHexString(reply: boolean): number {
+  #takeHexString(isReply: boolean): number {
     const cursor = this.#cursor;
     const { bytes, end } = cursor;
     if (cursor.at >= end || bytes[cursor.at] !== QUOTE) return -1;
-    const start = cursor.at + 1;
-    const stop = bytes.indexOf(QUOTE, start);
-    if (stop < 0 || stop >= end || (stop - start) % 2 !== 0) return -1;
-    const length = (stop - start) / 2;
     const row = this.#row;
-    let out = reply ? row.reply : row.request;
-    if (length > out.length) {
-      out = new Uint8Array(length * 2);
-      if (reply) row.reply = out;
-      else row.request = out;
-    }
-    let invalid = 0;
-    for (let index = 0, at = start; index < length; index += 1, at += 2) {
+    let out = isReply ? row.reply : row.request;
+    let length = 0;
+    let at = cursor.at + 1;
+    for (; at + 1 < end; at += 2) {
       const high = nibbleOf(bytes[at]!);
+      if (high < 0) break;
       const low = nibbleOf(bytes[at + 1]!);
-      invalid |= high | low;
-      out[index] = (high << 4) | low;
+      if (low < 0) return -1;
+      if (length === out.length) {
+        const grown = new Uint8Array(length * 2);
+        grown.set(out);
+        out = grown;
+        if (isReply) row.reply = out;
+        else row.request = out;
+      }
+      out[length] = (high << 4) | low;
+      length += 1;
     }
-    if (invalid < 0) return -1;
-    cursor.at = stop + 1;
+    if (at >= end || bytes[at] !== QUOTE) return -1;
+    cursor.at = at + 1;
     return length;
   }
 
@@ -215,13 +256,20 @@ export class RequestVectorReader {
     const cursor = this.#cursor;
     const { bytes, end } = cursor;
     if (cursor.at >= end) return false;
-    if (bytes[cursor.at] === QUOTE) return this.#readKey();
+    if (bytes[cursor.at] === QUOTE) return this.#skipString();
     let at = cursor.at;
     while (at < end && isWordByte(bytes[at]!)) at += 1;
     const skipped = at > cursor.at;
     cursor.at = at;
     return skipped;
   }
+}
+
+function isAt(bytes: Uint8Array, start: number, word: Uint8Array): boolean {
+  for (let index = 0; index < word.length; index += 1) {
+    if (bytes[start + index] !== word[index]) return false;
+  }
+  return true;
 }
 
 /** Bytes of numbers, `true`, `false` and `null`. */
