@@ -77,12 +77,10 @@ describe("the process", () => {
     expect([run.status, run.stderr]).toEqual([0, ""]);
   });
 
-  it("the bundled recording gives a readable answer, twice the same", async () => {
-    const words = ["replay", "examples/nvme-randwrite.txt.gz"];
-    const run = await runCli(words);
+  it("the bundled recording gives a readable answer, from a pipe too", async () => {
+    const run = await runCli(["replay", "examples/nvme-randwrite.txt.gz"]);
     expect([run.stderr, run.status]).toEqual(["", 0]);
     expect(run.stdout).toMatch(/strict\+map +Saves \d+ % of strict's waits/);
-    expect((await runCli(words)).stdout).toBe(run.stdout);
     const unpacked = gunzipSync(readFileSync(join(root, "examples", "nvme-randwrite.txt.gz")));
     const piped = await runCli(["replay", "-"], { input: unpacked });
     expect(piped.stdout.split("\n").slice(1)).toEqual(run.stdout.split("\n").slice(1));

@@ -77,7 +77,8 @@ const replayCommand = buildCommand<ReplayFlags, string[], CliContext>({
       fqTimeout: {
         kind: "parsed",
         parse: parseDurationNs,
-        brief: "Flush timeout instead of 10ms per CPU or 1s in one, such as 500us",
+        brief:
+          "Flush timeout instead of 10ms per CPU or 1s in one; whole ticks of 4ms, and one more",
         placeholder: "TIME",
         optional: true,
       },

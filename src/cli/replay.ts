@@ -49,8 +49,8 @@ export async function replay(
   const outcomes: ReplayOutcome[] = [];
   for (const file of files) {
     const name = file === "-" ? "(standard input)" : file;
-    const progress = (lines: number) =>
-      terminal.progress(`${name}: ${countText(lines)} lines replayed`, null);
+    const progress = (events: number) =>
+      terminal.progress(`${name}: ${countText(events)} events replayed`, null);
     outcomes.push(await replayRecording(name, openFile(file), options, progress));
   }
   const diagnostics = outcomes.flatMap((outcome) => outcome.diagnostics);

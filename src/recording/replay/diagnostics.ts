@@ -74,7 +74,7 @@ function addUnknowns(
     add(
       "note",
       "no-time",
-      "the recording has no time: flush timers never expire, and how long memory stays reachable is not known",
+      "the recording has no time: how long memory stays reachable is not known, nor when a flush queue is flushed",
     );
   }
   if (!reader.knowsCpus) {

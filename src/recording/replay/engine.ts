@@ -5,7 +5,6 @@
 import { type Operation, OperationKind } from "../operation.ts";
 import { RecordingClock } from "./clock.ts";
 import { doubled } from "./columns.ts";
-import { SmallHistogram } from "./histogram.ts";
 import type { PolicyRun } from "./policy-run.ts";
 
 /** CPUs that are told apart at most. */
@@ -30,9 +29,9 @@ export interface EngineOptions {
 /** Feeds operations to runs; call `operation` for each and `end` once. */
 export class ReplayEngine {
   readonly clock = new RecordingClock();
-  /** Pages of each allocation. */
-  readonly sizes = new SmallHistogram();
   allocations = 0;
+  /** Pages of all allocations. */
+  allocatedPages = 0;
   frees = 0;
   inferred = 0;
   scattered = 0;
@@ -98,7 +97,7 @@ export class ReplayEngine {
     this.#pages[slot] = pages;
     this.#pieceAt[slot] = NO_PIECE;
     this.allocations += 1;
-    this.sizes.add(pages);
+    this.allocatedPages += pages;
     this.livePages += pages;
     if (this.livePages > this.livePagesPeak) this.livePagesPeak = this.livePages;
     if (segmentPages === pages) {

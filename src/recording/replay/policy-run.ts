@@ -191,7 +191,7 @@ export class PolicyRun {
 
   #flushes(span: RunSpan): Unjudged["flushes"] {
     const counts = this.#stack.flushCounts();
-    return counts === null || span.knowsTime ? counts : { ...counts, timer: null };
+    return counts === null || span.knowsTime ? counts : { ...counts, full: null, timer: null };
   }
 
   #exposure({ durationNs, knowsTime }: RunSpan): ExposureCounts {

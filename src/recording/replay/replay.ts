@@ -106,7 +106,7 @@ export class ReplaySession {
         kind: this.#kind.name,
         iommu: this.#options.iommu,
         workload: this.#facts(engine),
-        policies: this.#judge(unjudged, engine.frees),
+        policies: this.#judge(unjudged),
       },
       diagnostics: diagnosticsOf(this.#file, this.#reader),
     };
@@ -138,9 +138,9 @@ export class ReplaySession {
     return this.#engine;
   }
 
-  #judge(unjudged: readonly Unjudged[], unmaps: number): PolicyResult[] {
+  #judge(unjudged: readonly Unjudged[]): PolicyResult[] {
     const strict = unjudged.find(({ policy }) => policy === "strict") ?? null;
-    const basis = { iommu: this.#options.iommu, strict, unmaps };
+    const basis = { iommu: this.#options.iommu, strict };
     return unjudged.map((result, index) => ({
       ...result,
       verdict: verdictOf(this.#options.policies[index]!, result, basis),
@@ -150,7 +150,6 @@ export class ReplaySession {
   #facts(engine: ReplayEngine): WorkloadFacts {
     const { notes, allocations, knowsTime, knowsCpus } = this.#reader;
     const { counts } = allocations;
-    const { sizes } = engine;
     return {
       lines: notes.lines,
       events: notes.events,
@@ -163,7 +162,8 @@ export class ReplaySession {
       inferred: engine.inferred,
       liveAtEnd: engine.allocations + engine.inferred - engine.frees,
       peakLiveBytes: engine.livePagesPeak * PAGE_BYTES,
-      bytesMean: sizes.mean === null ? null : sizes.mean * PAGE_BYTES,
+      bytesMean:
+        engine.allocations === 0 ? null : (engine.allocatedPages / engine.allocations) * PAGE_BYTES,
       scattered: engine.scattered,
       lostEvents: notes.lostEvents,
       lostMarkers: notes.lostMarkers,

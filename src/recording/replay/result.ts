@@ -37,8 +37,8 @@ export interface InvalidationCounts {
 /** What the flush queues did. */
 export interface FlushCounts {
   readonly queued: number;
-  /** Flushes because a queue was full. */
-  readonly full: number;
+  /** Flushes because a queue was full; unknown without time, as the timer would empty it earlier. */
+  readonly full: number | null;
   /** Flushes because the timer expired; unknown without time. */
   readonly timer: number | null;
 }

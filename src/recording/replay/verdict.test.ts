@@ -24,7 +24,7 @@ function result(syncs: number, exposure: Unjudged["exposure"] = null): Unjudged 
 }
 
 const nothing = { unmaps: 0, peakBytes: 0, meanBytes: 0, meanNs: null, longestNs: null };
-const basis = { iommu: "virtio", strict: result(2000), unmaps: 10 } as const;
+const basis = { iommu: "virtio", strict: result(2000) } as const;
 
 describe("verdictOf", () => {
   it.each([
@@ -49,6 +49,31 @@ describe("verdictOf", () => {
     ],
   ])("%s names what it buys and what it risks", (name, outcome, text) => {
     expect(verdictOf(policyNamed(name)!, outcome, basis)).toMatch(text);
+  });
+
+  it("names the stale IOTLB entries of hardware, and address space that is held", () => {
+    const held = { unmaps: 3, peakBytes: 4096, meanBytes: 1, meanNs: 1e6, longestNs: 1e6 };
+    const iova = {
+      allocations: 9,
+      cacheHits: 0,
+      cacheHitShare: 0,
+      treeSearches: 9,
+      treeSteps: 9,
+      below4GiBPeakBytes: 2 ** 30,
+      above4GiB: 2,
+      failed: 1,
+    };
+    const text = verdictOf(
+      policyNamed("lazy-sq")!,
+      { ...result(4, held), iova },
+      {
+        iommu: "hardware",
+        strict: { ...result(2000, nothing), iova: { ...iova, below4GiBPeakBytes: 2 ** 22 } },
+      },
+    );
+    expect(text).toMatch(/stale IOTLB entries, for up to 1\.0 ms/);
+    expect(text).toMatch(/2 allocations left the 32-bit space, and 1 mapping failed/);
+    expect(text).toMatch(/takes up to 1 GiB of the 32-bit space \(strict: 4 MiB\)\.$/);
   });
 
   it("says what strict would not: nothing to compare with", () => {

@@ -14,8 +14,6 @@ export interface VerdictBasis {
   readonly iommu: IommuKind;
   /** The result of plain strict mode on the same recording, when it was replayed too. */
   readonly strict: Unjudged | null;
-  /** Buffers that the recording unmaps. */
-  readonly unmaps: number;
 }
 
 /** Says what a policy buys and what it risks. */
@@ -23,7 +21,7 @@ export function verdictOf(policy: Policy, result: Unjudged, basis: VerdictBasis)
   if (policy.mode === "passthrough") {
     return "No request, no wait and no table; nothing protects memory: the device reaches all of it, always.";
   }
-  return `${buys(policy, result, basis)}; ${risks(policy, result)}${spaceTaken(result, basis)}.`;
+  return `${buys(policy, result, basis)}; ${risks(policy, result, basis)}${spaceTaken(result, basis)}.`;
 }
 
 function buys(policy: Policy, result: Unjudged, basis: VerdictBasis): string {
@@ -47,7 +45,7 @@ function buys(policy: Policy, result: Unjudged, basis: VerdictBasis): string {
   return `Saves ${percent(share)} of strict's waits: ${waits}`;
 }
 
-function risks(policy: Policy, result: Unjudged): string {
+function risks(policy: Policy, result: Unjudged, basis: VerdictBasis): string {
   const { exposure, iova } = result;
   const left32 =
     iova !== null && iova.above4GiB > 0
@@ -66,7 +64,8 @@ function risks(policy: Policy, result: Unjudged): string {
     exposure.longestNs === null || exposure.meanNs === null
       ? ", for a time that this recording cannot tell"
       : `, for up to ${milliseconds(exposure.longestNs)} (${milliseconds(exposure.meanNs)} on average)`;
-  return `leaves up to ${sizeWords(exposure.peakBytes)} reachable after unmap${times}${left32}${failed}`;
+  const way = basis.iommu === "hardware" ? " through stale IOTLB entries" : "";
+  return `leaves up to ${sizeWords(exposure.peakBytes)} reachable after unmap${way}${times}${left32}${failed}`;
 }
 
 /** Address space that waits in a flush queue, where it is much. */
