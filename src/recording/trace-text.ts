@@ -8,14 +8,13 @@
 import { ascii, Cursor, Literal } from "./ascii.ts";
 import { Interner } from "./interner.ts";
 import { LINE_BYTES_MAX, LineSplitter } from "./line-splitter.ts";
-import { type LineProblem, ReadingNotes } from "./notes.ts";
+import { ReadingNotes } from "./notes.ts";
 import { TraceEvent, type TraceEventSink, TraceKind } from "./trace-event.ts";
 import { readTraceHead, TraceHead } from "./trace-head.ts";
+import { TracePayload } from "./trace-payload.ts";
 
-const TWO_52 = 2 ** 52;
 const LF = 0x0a;
 const CR = 0x0d;
-const SPACE = 0x20;
 const HASH = 0x23;
 const ARROW = 0x3c;
 const OPEN = 0x5b;
@@ -26,14 +25,6 @@ const LETTER_P = 0x70;
 const LETTER_U = 0x75;
 
 const prefix = new Literal("IOMMU:");
-const iovaIs = new Literal(" iova=0x");
-const dash = new Literal(" - 0x");
-const paddrIs = new Literal(" paddr=0x");
-const sizeIs = new Literal(" size=");
-const unmappedIs = new Literal(" unmapped_size=");
-const groupIs = new Literal(" groupID=");
-const deviceIs = new Literal(" device=");
-const flagsIs = new Literal(" flags=0x");
 const perfRecord = new Literal("PERF_RECORD_");
 const functionName = ascii("(function)");
 
@@ -63,6 +54,7 @@ export class TraceTextReader {
   readonly #event = new TraceEvent();
   readonly #head = new TraceHead();
   readonly #cursor = new Cursor();
+  readonly #payload = new TracePayload(this.#cursor, this.#event);
   readonly #comms = new Interner();
   readonly #devices = new Interner();
   readonly #names = new Interner(1000);
@@ -112,10 +104,10 @@ export class TraceTextReader {
       return;
     }
     const outcome = this.#parse(bytes, start, end, line);
-    if (outcome === Outcome.event && (terminated || this.#isWhole())) this.#emit();
+    if (outcome === Outcome.event && (terminated || this.#payload.isWhole())) this.#emit();
     else if (outcome === Outcome.event) this.notes.unreadableLine(line, "torn");
     else if (outcome === Outcome.unused) this.#names.count(this.#name);
-    else if (outcome === Outcome.bad) this.notes.unreadableLine(line, this.#problem);
+    else if (outcome === Outcome.bad) this.notes.unreadableLine(line, this.#payload.problem);
     else this.#otherLine(bytes, start, end, line);
   }
 
@@ -138,7 +130,6 @@ export class TraceTextReader {
   }
 
   #name = 0;
-  #problem: LineProblem = "torn";
 
   /** Takes a line apart into the record. Judges nothing by what lies behind a LF. */
   #parse(bytes: Uint8Array, start: number, end: number, line: number): number {
@@ -164,8 +155,7 @@ export class TraceTextReader {
     event.cpu = head.cpu;
     event.pid = head.pid;
     event.context = head.context;
-    this.#problem = "torn";
-    return this.#readText(kind) && this.#atEnd() ? Outcome.event : Outcome.bad;
+    return this.#payload.read(kind) ? Outcome.event : Outcome.bad;
   }
 
   /** A line with time but no `NAME:`: the function tracer's, or a marker of perf. */
@@ -195,7 +185,8 @@ export class TraceTextReader {
     const head = this.#head;
     event.comm = this.#comms.intern(this.#cursor.bytes, head.commStart, head.commEnd);
     if (event.kind > TraceKind.unmap) {
-      event.device = this.#devices.intern(this.#cursor.bytes, this.#deviceStart, this.#deviceEnd);
+      const { deviceStart, deviceEnd } = this.#payload;
+      event.device = this.#devices.intern(this.#cursor.bytes, deviceStart, deviceEnd);
     }
     if (head.ticks) this.ticks = true;
     head.columnBefore = head.column;
@@ -218,166 +209,6 @@ export class TraceTextReader {
     }
     this.#lastUs = timeUs;
     this.#lastNs = timeNs;
-  }
-
-  #readText(kind: number): boolean {
-    switch (kind) {
-      case TraceKind.map:
-        return this.#readMap();
-      case TraceKind.unmap:
-        return this.#readUnmap();
-      case TraceKind.fault:
-        return this.#readFault();
-      default:
-        return this.#readDevice(kind);
-    }
-  }
-
-  /** Reads ` iova=0x… - 0x…`, the second address being optional. */
-  #readRange(): boolean {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    if (!cursor.take(iovaIs) || !cursor.takeHex()) return false;
-    event.iovaPfn = cursor.pfn;
-    event.iovaOffset = cursor.offset;
-    this.#hasEnd = cursor.take(dash);
-    if (!this.#hasEnd) return true;
-    if (!cursor.takeHex()) return false;
-    this.#endPfn = cursor.pfn;
-    this.#endOffset = cursor.offset;
-    return true;
-  }
-
-  #deviceStart = 0;
-  #deviceEnd = 0;
-  #hasEnd = false;
-  #endPfn = 0;
-  #endOffset = 0;
-
-  /** Reads ` size=…` and compares it with the end of the range, which is exclusive. */
-  #readSize(): boolean {
-    const cursor = this.#cursor;
-    if (!cursor.take(sizeIs)) return false;
-    if (!cursor.takeDecimalBytes()) {
-      this.#problem = "number too large";
-      return false;
-    }
-    const event = this.#event;
-    event.pages = cursor.pfn;
-    event.pagesRest = cursor.offset;
-    if (!this.#hasEnd) return true;
-    const offset = event.iovaOffset + event.pagesRest;
-    const carry = offset >= 4096 ? 1 : 0;
-    let pfn = event.iovaPfn + event.pages + carry;
-    if (pfn >= TWO_52) pfn -= TWO_52;
-    if (pfn === this.#endPfn && offset - carry * 4096 === this.#endOffset) return true;
-    this.#problem = "range and size disagree";
-    return false;
-  }
-
-  /** After the last number a line may hold nothing but blanks. */
-  #atEnd(): boolean {
-    const cursor = this.#cursor;
-    cursor.skipBlanks();
-    const { bytes, at, end } = cursor;
-    if (at === end || bytes[at] === LF) return true;
-    return bytes[at] === CR && (at + 1 === end || bytes[at + 1] === LF);
-  }
-
-  #readMap(): boolean {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    if (!this.#readRange() || !cursor.take(paddrIs) || !cursor.takeHex()) return false;
-    event.physPfn = cursor.pfn;
-    event.physOffset = cursor.offset;
-    event.unmappedPages = 0;
-    event.unmappedRest = 0;
-    return this.#readSize();
-  }
-
-  #readUnmap(): boolean {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    if (!this.#readRange() || !this.#readSize() || !cursor.take(unmappedIs)) return false;
-    if (!cursor.takeDecimalBytes()) return false;
-    event.unmappedPages = cursor.pfn;
-    event.unmappedRest = cursor.offset;
-    event.physPfn = 0;
-    event.physOffset = 0;
-    return true;
-  }
-
-  /** Whether an event at the cut end of a recording cannot have lost digits of its last number. */
-  #isWhole(): boolean {
-    const event = this.#event;
-    switch (event.kind) {
-      case TraceKind.map:
-        return this.#hasEnd;
-      case TraceKind.unmap:
-        return event.unmappedPages === event.pages && event.unmappedRest === event.pagesRest;
-      default:
-        return false;
-    }
-  }
-
-  /** `IOMMU:DRIVER DEVICE iova=0x… flags=0x…`, without a blank after the colon. */
-  #readFault(): boolean {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    cursor.skipBlanks();
-    this.#takeToken();
-    cursor.skipBlanks();
-    const start = cursor.at;
-    this.#takeToken();
-    const end = cursor.at;
-    if (!cursor.take(iovaIs) || !cursor.takeHex()) return false;
-    this.#clearRange();
-    event.iovaPfn = cursor.pfn;
-    event.iovaOffset = cursor.offset;
-    if (!cursor.take(flagsIs) || !cursor.takeHex()) return false;
-    event.flags = cursor.offset;
-    this.#deviceStart = start;
-    this.#deviceEnd = end;
-    return true;
-  }
-
-  /** `IOMMU: groupID=%d device=%s` or `IOMMU: device=%s`. */
-  #readDevice(kind: number): boolean {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    this.#clearRange();
-    event.group = 0;
-    if (kind !== TraceKind.attach) {
-      if (!cursor.take(groupIs) || !cursor.takeDecimal()) return false;
-      event.group = cursor.value;
-    }
-    if (!cursor.take(deviceIs)) return false;
-    const start = cursor.at;
-    this.#takeToken();
-    if (cursor.at === start) return false;
-    this.#deviceStart = start;
-    this.#deviceEnd = cursor.at;
-    return true;
-  }
-
-  #clearRange(): void {
-    const event = this.#event;
-    event.iovaPfn = 0;
-    event.iovaOffset = 0;
-    event.physPfn = 0;
-    event.physOffset = 0;
-    event.pages = 0;
-    event.pagesRest = 0;
-    event.unmappedPages = 0;
-    event.unmappedRest = 0;
-  }
-
-  #takeToken(): void {
-    const cursor = this.#cursor;
-    const { bytes, end } = cursor;
-    let at = cursor.at;
-    while (at < end && bytes[at]! > SPACE) at += 1;
-    cursor.at = at;
   }
 
   #comment(bytes: Uint8Array, start: number, end: number, line: number): void {
