@@ -10,6 +10,7 @@ import {
 import { CountingMeter, NULL_METER } from "../meter.ts";
 import { amdV1 } from "./formats/amd-v1.ts";
 import { vtdSecondStage } from "./formats/vtd-second-stage.ts";
+import { IotlbGather } from "./gather.ts";
 import { createWorld, leavesOf, sync } from "./page-table.suite.ts";
 import { PageTable } from "./page-table.ts";
 import { PROT_RW, Prot } from "./prot.ts";
@@ -116,6 +117,44 @@ describe("memory of the tables", () => {
     expect([meter.amountAt("entryRead", 3), meter.amountAt("entryRead", 0)]).toEqual([2, 2]);
     table.destroy();
     expect(pool.usedFrames).toBe(0);
+  });
+
+  it("may lie beyond 8 TiB, and is not mistaken for what lies 8 TiB below", () => {
+    for (const basePfn of [2 ** 31 - 256, 2 ** 31 + 0x1000, 2 ** 39 + 0x1000]) {
+      const pool = new PagePool([
+        { node: 0, basePfn: 0x1000, frameCount: 256 },
+        { node: 1, basePfn, frameCount: 512 },
+      ]);
+      const table = new PageTable({ format: vtd(), pool, node: 1 });
+      pool.allocate(1, 7);
+      pool.allocate(1, 6);
+      pool.allocate(1, 5);
+      expect(table.map(0, 1, 4 * MIB_2, PROT_RW)).toBe(Errno.OK);
+      const result = new WalkResult();
+      const plain = new WalkResult();
+      const walker = new TableWalker(table.format, pool, NULL_METER);
+      for (const iova of [0, 511, 512, 4 * MIB_2 - 1]) {
+        expect(table.walk(iova, result)).toBe(true);
+        expect(result.physPfn).toBe(iova + 1);
+        expect(walker.walkPlain(3, table.rootPfn, iova, plain)).toBe(true);
+        expect(plain).toEqual(result);
+      }
+      const gather = new IotlbGather();
+      expect(table.unmap(0, 4 * MIB_2, gather)).toBe(4 * MIB_2);
+      table.freeTables(gather.takeTables()!);
+      expect(table.unmap(5, 1, gather)).toBe(0);
+    }
+  });
+
+  it("beyond 8 TiB is not sought 8 TiB below", () => {
+    const { table, pool } = createWorld(vtd());
+    const result = new WalkResult();
+    const at = createLocation();
+    table.map(0, 1, 1, PROT_RW);
+    pool.locate(table.rootPfn, at);
+    at.words[at.index + 1]! |= 2 ** 11;
+    expect(table.walk(0, result)).toBe(false);
+    expect(result.fault).toBe(WalkFault.NO_MEMORY);
   });
 
   it("that is not there for the top makes no table", () => {

@@ -161,6 +161,12 @@ describe("PagePool", () => {
         expect(pool.usedFrames).toBe(taken.size);
         for (const [pfn] of blocks) pool.free(pfn);
         expect(pool.usedFrames).toBe(0);
+        // Buddies came together again: as many largest blocks as a fresh pool gives.
+        const largest = 2 * Math.floor((300 + extra) / 256);
+        const big: number[] = [];
+        for (let pfn = pool.allocate(0, 8); pfn >= 0; pfn = pool.allocate(0, 8)) big.push(pfn);
+        expect(big).toHaveLength(largest);
+        for (const pfn of big) pool.free(pfn);
         const all = 2 * (300 + extra) + 3;
         let count = 0;
         while (pool.allocate(0) >= 0) count += 1;

@@ -89,6 +89,28 @@ describe("Arm stage 1 descriptors", () => {
     expect(result.prot).toBe(PROT_RW | Prot.PRIV);
   });
 
+  it("ignore the reserved bits below a 16K granule, and obey those of 64K above 48", () => {
+    const result = new WalkResult();
+    const at = createLocation();
+    const sixteen = armStage1({ granuleShift: 14, inputBits: 36, outputBits: 48 });
+    const small = createVectorTable(sixteen);
+    small.table.map(0, 4, 4, PROT_RW);
+    // What stands where the reserved bits, taken for address bits, would lead.
+    small.table.map(4 * 1536, 400, 4, PROT_RW);
+    small.pool.locate(small.table.rootPfn, at);
+    at.words[at.index]! |= 0x3000;
+    expect(small.table.walk(1, result)).toBe(true);
+    expect(result.physPfn).toBe(5);
+    const sixtyFour = armStage1({ granuleShift: 16, inputBits: 42, outputBits: 52 });
+    const large = createVectorTable(sixtyFour);
+    large.table.map(0, 16, 16, PROT_RW);
+    large.pool.locate(large.table.rootPfn, at);
+    at.words[at.index]! |= 0x1000;
+    expect(large.table.walk(1, result)).toBe(false);
+    expect(result.fault).toBe(WalkFault.NO_MEMORY);
+    expect(result.tablePfns[0]).toBeGreaterThan(2 ** 36);
+  });
+
   it("fault at a block on a level that has none", () => {
     const { table, pool } = createVectorTable(stage1);
     const at = createLocation();

@@ -60,7 +60,9 @@ describe("VT-d second-stage formats", () => {
   it("refuse a read-only mapping where only writable ones work", () => {
     const { table } = createVectorTable(vtdSecondStage({ levels: 4, forceWritable: true }));
     expect(table.map(0, 0, 1, Prot.READ)).toBe(Errno.EINVAL);
+    expect(table.map(0, 0, 1, Prot.READ)).toBe(Errno.EINVAL);
     expect(table.map(0, 0, 1, PROT_RW)).toBe(Errno.OK);
+    expect(table.map(1, 0, 1, Prot.READ)).toBe(Errno.EINVAL);
   });
 
   it("use no larger pages than the unit has", () => {
