@@ -15,8 +15,9 @@ export class Literal {
   readonly bytes: Uint8Array;
   readonly words: Int32Array;
 
-  constructor(text: string) {
-    this.bytes = ascii(text);
+  /** @param text - the text, or its bytes, which are copied */
+  constructor(text: string | Uint8Array) {
+    this.bytes = typeof text === "string" ? ascii(text) : text.slice();
     const view = new DataView(this.bytes.buffer);
     const count = this.bytes.length >> 2;
     this.words = Int32Array.from({ length: count }, (_, index) => view.getInt32(index * 4));

@@ -57,6 +57,12 @@ const keyByBytes = Array.from({ length: 10 }, (_, bytes) =>
     .map(([name, key]) => ({ bytes: ascii(name), key })),
 );
 
+/** Keys of a line whose text is remembered, and how long that may be. */
+const KNOWN_KEYS_MAX = 16;
+const KNOWN_TEXT_BYTES_MAX = 64;
+/** How often a text is learned before a writer counts as too fickle. */
+const LEARN_MAX = 1000;
+
 const decoder = new TextDecoder("utf-8");
 
 /** Reads vectors; call `push` for each chunk and `end` once. */
@@ -129,11 +135,9 @@ export class RequestVectorReader {
     row.usedBytes = 0;
     row.index = 0;
     if (!this.#take(OPEN)) return false;
-    for (;;) {
-      const key = this.#readKey();
-      if (key === Key.none || !this.#take(COLON)) return false;
-      cursor.skipBlanks();
-      if (!this.#readValue(key)) return false;
+    for (let position = 0; ; position += 1) {
+      const key = this.#nextKey(position);
+      if (key === Key.none || !this.#readValue(key)) return false;
       cursor.skipBlanks();
       if (cursor.at >= cursor.end) return false;
       const next = cursor.bytes[cursor.at]!;
@@ -144,6 +148,32 @@ export class RequestVectorReader {
       return row.requestBytes >= 0;
     }
   }
+
+  /**
+   * Reads a key up to its value. A writer writes the same keys in the same way line by line, so the
+   * text that stood at this position of an earlier line is tried first.
+   */
+  #nextKey(position: number): number {
+    const cursor = this.#cursor;
+    const known = this.#known[position];
+    if (known !== undefined && cursor.take(known.text)) {
+      cursor.skipBlanks();
+      return known.key;
+    }
+    const start = cursor.at;
+    const key = this.#readKey();
+    if (key === Key.none || !this.#take(COLON)) return Key.none;
+    cursor.skipBlanks();
+    const isWorth = position < KNOWN_KEYS_MAX && cursor.at - start <= KNOWN_TEXT_BYTES_MAX;
+    if (isWorth && this.#learned < LEARN_MAX) {
+      this.#learned += 1;
+      this.#known[position] = { text: new Literal(cursor.bytes.subarray(start, cursor.at)), key };
+    }
+    return key;
+  }
+
+  readonly #known: { readonly text: Literal; readonly key: number }[] = [];
+  #learned = 0;
 
   #take(byte: number): boolean {
     const cursor = this.#cursor;
@@ -163,8 +193,7 @@ export class RequestVectorReader {
     if (!this.#skipString()) return Key.none;
     const end = cursor.at - 1;
     const start = this.#stringStart;
-    const key = keyByBytes[Math.min(end - start, keyByBytes.length - 1)]!;
-    for (const candidate of key) {
+    for (const candidate of keyByBytes[Math.min(end - start, keyByBytes.length - 1)]!) {
       if (isAt(cursor.bytes, start, candidate.bytes)) return candidate.key;
     }
     return Key.other;
