@@ -48,8 +48,9 @@ function workloadSentences(facts: WorkloadFacts): string[] {
   );
   if (facts.inferred > 0 || facts.liveAtEnd > 0) {
     sentences.push(
-      `${countText(facts.inferred)} were mapped before the recording began, ` +
-        `${countText(facts.liveAtEnd)} still are at its end`,
+      `${countText(facts.inferred)} ${facts.inferred === 1 ? "was" : "were"} mapped before the ` +
+        `recording began, ${countText(facts.liveAtEnd)} still ` +
+        `${facts.liveAtEnd === 1 ? "is" : "are"} at its end`,
     );
   }
   return sentences;

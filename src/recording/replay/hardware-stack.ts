@@ -19,8 +19,8 @@ import type { RunMeter } from "./run-meter.ts";
 import type { StackBackend } from "./translated-stack.ts";
 
 const LEVELS = 4;
-/** 64 GiB of page tables at most. */
-const POOL_FRAMES = 2 ** 24;
+/** 512 MiB of page tables at most: 256 GiB mapped by 4 KiB pages. */
+const POOL_FRAMES = 2 ** 17;
 /** First frame of the tables' memory: below 2^40, as an entry holds it. */
 const POOL_BASE_PFN = 2 ** 39;
 const REQUESTER = 0x0100;
