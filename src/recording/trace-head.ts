@@ -27,6 +27,12 @@ const BRACKET = 0x5b;
 const BRACKET_CLOSE = 0x5d;
 const DOT = 0x2e;
 
+/** Bytes of a task's name: include/linux/sched.h, TASK_COMM_LEN. More is two lines in one. */
+const COMM_BYTES_MAX = 16;
+
+/** Columns in front of the CPU: so many brackets of a line are worth a look. */
+const TASK_COLUMNS_MAX = 1024;
+
 /** Places of the parts of a line. */
 export class TraceHead {
   commStart = 0;
@@ -55,19 +61,11 @@ export class TraceHead {
  * @returns false when the line is no event line
  */
 export function readTraceHead(cursor: Cursor, head: TraceHead): boolean {
-  if (!readCpuAndTask(cursor, head)) return false;
-  cursor.skipBlanks();
-  readContext(cursor, head);
-  return readTime(cursor, head) && readName(cursor, head);
-}
-
-/** Reads up to and including `[CPU]`. */
-function readCpuAndTask(cursor: Cursor, head: TraceHead): boolean {
   const { bytes, end } = cursor;
   const start = cursor.at;
   let at = start + head.columnBefore;
   // Lines of one recording mostly have the bracket in the same column.
-  if (at < end && bytes[at] === BRACKET && readBracket(cursor, head, start, at)) {
+  if (at < end && bytes[at] === BRACKET && readAround(cursor, head, start, at)) {
     at = head.commStart;
     while (at < head.commEnd && bytes[at] !== LF) at += 1;
     if (at === head.commEnd) return true;
@@ -81,9 +79,17 @@ function readCpuAndTask(cursor: Cursor, head: TraceHead): boolean {
       at += 1;
     }
     if (at >= end || byte === LF) return false;
-    if (readBracket(cursor, head, start, at)) return true;
+    if (readAround(cursor, head, start, at)) return true;
     at += 1;
   }
+}
+
+/** Reads a whole head around a bracket that may be the CPU's. */
+function readAround(cursor: Cursor, head: TraceHead, start: number, at: number): boolean {
+  if (!readBracket(cursor, head, start, at)) return false;
+  cursor.skipBlanks();
+  readContext(cursor, head);
+  return readTime(cursor, head) && readName(cursor, head);
 }
 
 /** Reads the task and the CPU around a bracket that may be the CPU's. */
@@ -101,6 +107,7 @@ function readBracket(cursor: Cursor, head: TraceHead, start: number, at: number)
 
 /** Reads `COMM-PID`, `COMM-PID (TGID)`, `COMM PID` or `COMM PID/TID`, backwards from `end`. */
 function readTask(bytes: Uint8Array, start: number, end: number, head: TraceHead): boolean {
+  if (end - start > TASK_COLUMNS_MAX) return false;
   let at = skipBlanksBack(bytes, start, end);
   if (at > start && bytes[at - 1] === CLOSE) {
     at -= 1;
@@ -124,10 +131,21 @@ function readTask(bytes: Uint8Array, start: number, end: number, head: TraceHead
   const before = bytes[at - 1];
   if (before !== DASH && before !== SPACE && before !== TAB) return false;
   head.commEnd = before === DASH ? at - 1 : skipBlanksBack(bytes, start, at);
-  let first = start;
-  while (first < head.commEnd && (bytes[first] === SPACE || bytes[first] === TAB)) first += 1;
-  head.commStart = first;
-  return true;
+  const { commEnd } = head;
+  head.commStart = skipBlanksTo(bytes, start, commEnd);
+  if (commEnd - head.commStart <= COMM_BYTES_MAX) return true;
+  // `trace-cmd report` of several files puts the file's name and a colon in front.
+  let name = head.commStart;
+  while (name < commEnd && bytes[name]! > SPACE) name += 1;
+  if (bytes[name - 1] !== COLON) return false;
+  head.commStart = skipBlanksTo(bytes, name, commEnd);
+  return commEnd - head.commStart <= COMM_BYTES_MAX;
+}
+
+function skipBlanksTo(bytes: Uint8Array, start: number, end: number): number {
+  let at = start;
+  while (at < end && (bytes[at] === SPACE || bytes[at] === TAB)) at += 1;
+  return at;
 }
 
 function skipBlanksBack(bytes: Uint8Array, start: number, end: number): number {

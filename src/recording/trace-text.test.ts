@@ -93,13 +93,21 @@ describe("trace text of tracefs", () => {
     expect(events.every((event) => event.pid === 77 && event.cpu === 2)).toBe(true);
   });
 
+  it("reads lines behind the name of a file, as trace-cmd prints several", () => {
+    const { comms } = read(
+      `   trace-guest.dat:             fio-614   [000]    90.080026: ${MAP}\n` +
+        `         trace.dat:    kworker/0:1H-115   [001]    90.080026: ${UNMAP}\n`,
+    );
+    expect(comms).toEqual(["fio", "kworker/0:1H"]);
+  });
+
   it("reads names right when the column of the CPU changes between lines", () => {
     const { comms } = read(
       `  a-1 [000] ..... 1.000000: ${MAP}\n` +
-        `  long-name [000]-2 [001] ..... 1.000000: ${UNMAP}\n` +
+        `  name [000]-2 [001] ..... 1.000000: ${UNMAP}\n` +
         `  a-1 [000] ..... 1.000000: ${MAP}\n`,
     );
-    expect(comms).toEqual(["a", "long-name [000]", "a"]);
+    expect(comms).toEqual(["a", "name [000]", "a"]);
   });
 
   it("keeps 64-bit addresses exact", () => {

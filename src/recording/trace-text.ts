@@ -25,6 +25,7 @@ const LETTER_P = 0x70;
 const LETTER_U = 0x75;
 
 const prefix = new Literal("IOMMU:");
+const rawStart = new Literal("iova=0x");
 const perfRecord = new Literal("PERF_RECORD_");
 const functionName = ascii("(function)");
 
@@ -141,7 +142,7 @@ export class TraceTextReader {
     if (nameStart === nameEnd) return this.#parseNameless(bytes, textStart, end);
     const kind = this.#kindOf(bytes, nameStart, nameEnd);
     cursor.at = textStart;
-    if (kind < 0 || !cursor.take(prefix)) {
+    if (kind < 0 || !(cursor.take(prefix) || this.#isRaw(textStart))) {
       if (textStart < end && bytes[textStart] === OPEN) return Outcome.other;
       cursor.at = textStart;
       this.#name = this.#names.intern(bytes, nameStart, nameEnd);
@@ -156,6 +157,15 @@ export class TraceTextReader {
     event.pid = head.pid;
     event.context = head.context;
     return this.#payload.read(kind) ? Outcome.event : Outcome.bad;
+  }
+
+  /** `trace-cmd report -R` prints fields without the event's own text: ` iova=0x… size=…`. */
+  #isRaw(textStart: number): boolean {
+    const cursor = this.#cursor;
+    cursor.at = textStart;
+    const isRaw = cursor.take(rawStart);
+    cursor.at = textStart - 1;
+    return isRaw;
   }
 
   /** A line with time but no `NAME:`: the function tracer's, or a marker of perf. */
