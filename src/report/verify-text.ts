@@ -33,7 +33,9 @@ export function renderVerified(result: RecordingResult, width: number, style: St
 function factsOf(result: RecordingResult, unwaived: number): string[] {
   const { compared, matched, waived, moves, flushesInferred } = result;
   const facts: string[] = [];
-  const share = compared === 0 ? "" : ` (${((100 * matched) / compared).toFixed(2)} %)`;
+  // Rounded down, so that 100 % means every row.
+  const percent = (Math.floor((10_000 * matched) / compared) / 100).toFixed(2);
+  const share = compared === 0 ? "" : ` (${percent} %)`;
   facts.push(
     `${countText(compared)} rows compared: ${countText(matched)} match${share}, ` +
       `${countText(waived)} waived, ${countText(unwaived)} diverge`,
