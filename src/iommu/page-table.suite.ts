@@ -286,6 +286,25 @@ function describeWalks(create: () => PageTableFormat): void {
     }
   });
 
+  it("ignores no bit of an address", () => {
+    const { table } = createWorld(create());
+    const { format } = table;
+    const granule = 2 ** (format.granuleShift - 12);
+    const inputBits = Math.round(Math.log2(table.apertureLastPfn + 1));
+    // Alternating bits reach every index of every level in both states.
+    for (const [nth, pattern] of [0x5_5555_5555_5555, 0xa_aaaa_aaaa_aaaa, 0].entries()) {
+      const iova = Math.floor((pattern % 2 ** inputBits) / granule) * granule;
+      expect(table.map(iova, (nth + 1) * granule, granule, PROT_RW)).toBe(Errno.OK);
+      for (let bit = format.granuleShift - 12; bit < inputBits; bit += 1) {
+        const weight = 2 ** bit;
+        const other = Math.floor(iova / weight) % 2 === 0 ? iova + weight : iova - weight;
+        expect([bit, table.iovaToPhys(other)]).toEqual([bit, -1]);
+        expect(table.unmap(other, granule, new IotlbGather())).toBe(0);
+      }
+      expect(table.iovaToPhys(iova)).toBe((nth + 1) * granule);
+    }
+  });
+
   it("finds the same by the fast path, the plain one, and in a dump", () => {
     const { table, pool } = createWorld(create());
     const { format } = table;

@@ -73,6 +73,10 @@ export class TableWalker {
   readonly #meter: Meter;
   /** The chunk that the last entry was read from. */
   readonly #chunk: FrameChunk = createChunk();
+  /** The attributes of the leaf found last, and the rights they give. */
+  #attributesLow = 0;
+  #attributesHigh = 0;
+  #prot = 0;
 
   constructor(format: PageTableFormat, memory: FrameMemory, meter: Meter) {
     this.#format = format;
@@ -99,11 +103,88 @@ export class TableWalker {
   /**
    * Walks from a table part-way down, as a paging-structure cache makes possible. The rights of
    * the entries above it are not taken into account.
-   *
-   * This is the fast path: ordinary entries down to a leaf, all in the memory of one node below
-   * 8 TiB. Whatever it meets beside, {@link TableWalker.walkPlain} begins the walk anew.
    */
   walkFrom(startLevel: number, tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
+    return startLevel === 3 && this.#format.hasNineBitLevels
+      ? this.#walkFour(tablePfn, iovaPfn, out)
+      : this.#walkLoop(startLevel, tablePfn, iovaPfn, out);
+  }
+
+  /** The fast path of {@link TableWalker.#walkLoop} written out, for tables all in one chunk. */
+  #walkFour(tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
+    const format = this.#format;
+    const { words, frames, firstPfn } = this.#chunk;
+    const { tablePfns } = out;
+    const maskLow = format.plainMaskLow;
+    const maskHigh = format.plainMaskHigh;
+    const plainHigh = format.plainHigh;
+    const plainStep = format.plainStep;
+    const iovaLow = iovaPfn >>> 0;
+    let plainLow = format.plainLow + 3 * plainStep;
+    let level = 3;
+    let pfn = tablePfn;
+    let offset = pfn - firstPfn;
+    if (offset < 0 || offset >= frames) return this.#walkLoop(3, tablePfn, iovaPfn, out);
+    tablePfns[3] = pfn;
+    let word = (offset << 10) | ((iovaPfn / 0x400_0000) & 0x3fe);
+    let low = words[word]! | 0;
+    let high = words[word | 1]! | 0;
+    if ((low & maskLow) === plainLow && (high & maskHigh) === plainHigh) {
+      plainLow = (plainLow - plainStep) | 0;
+      level = 2;
+      pfn = ((high & 0x7ff) << 20) | (low >>> 12);
+      offset = pfn - firstPfn;
+      if (offset < 0 || offset >= frames) return this.#walkLoop(3, tablePfn, iovaPfn, out);
+      tablePfns[2] = pfn;
+      word = (offset << 10) | ((iovaLow >>> 17) & 0x3fe);
+      low = words[word]! | 0;
+      high = words[word | 1]! | 0;
+      if ((low & maskLow) === plainLow && (high & maskHigh) === plainHigh) {
+        plainLow = (plainLow - plainStep) | 0;
+        level = 1;
+        pfn = ((high & 0x7ff) << 20) | (low >>> 12);
+        offset = pfn - firstPfn;
+        if (offset < 0 || offset >= frames) return this.#walkLoop(3, tablePfn, iovaPfn, out);
+        tablePfns[1] = pfn;
+        word = (offset << 10) | ((iovaLow >>> 8) & 0x3fe);
+        low = words[word]! | 0;
+        high = words[word | 1]! | 0;
+        if ((low & maskLow) === plainLow && (high & maskHigh) === plainHigh) {
+          level = 0;
+          pfn = ((high & 0x7ff) << 20) | (low >>> 12);
+          offset = pfn - firstPfn;
+          if (offset < 0 || offset >= frames) return this.#walkLoop(3, tablePfn, iovaPfn, out);
+          tablePfns[0] = pfn;
+          word = (offset << 10) | ((iovaLow << 1) & 0x3fe);
+          low = words[word]! | 0;
+          high = words[word | 1]! | 0;
+        }
+      }
+    }
+    if ((low & format.presentLow) === 0) return this.walkPlain(3, tablePfn, iovaPfn, out);
+    const isLeaf =
+      level === 0
+        ? (low & format.leafMaskLow) === format.leafLow
+        : format.kindOf(level, low) === LEAF;
+    if (!isLeaf) return this.walkPlain(3, tablePfn, iovaPfn, out);
+    this.#meter.step(ENTRY_READ, 4 - level, this.#chunk.node);
+    out.startLevel = 3;
+    out.prot = this.#protOf(low, high);
+    if (level > 0) return this.#leaf(level, 9 * level, low, high, iovaPfn, out);
+    out.physPfn = (high & format.addressHigh) * 0x10_0000 + (low >>> 12);
+    out.pageShift = 12;
+    out.level = 0;
+    out.fault = 0;
+    out.entryLow = low;
+    out.entryHigh = high;
+    return true;
+  }
+
+  /**
+   * The fast path: plain entries down to a leaf, all in the memory of one node below 8 TiB.
+   * Whatever it meets beside, {@link TableWalker.walkPlain} begins the walk anew.
+   */
+  #walkLoop(startLevel: number, tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
     const format = this.#format;
     const chunk = this.#chunk;
     const { tablePfns } = out;
@@ -158,7 +239,7 @@ export class TableWalker {
     }
     this.#meter.step(ENTRY_READ, (startLevel - level + 1) | 0, chunk.node);
     out.startLevel = startLevel;
-    out.prot = format.decodeProt(low, high, -1, -1, 0);
+    out.prot = this.#protOf(low, high);
     return this.#leaf(level, shift, low, high, iovaPfn, out);
   }
 
@@ -211,6 +292,18 @@ export class TableWalker {
       fault = WalkFault.NO_MEMORY;
     }
     return fail(out, level, fault);
+  }
+
+  /** The rights of a leaf below plain tables. Most leaves of a table have the same. */
+  #protOf(low: number, high: number): number {
+    const attributesLow = low & 0xfff;
+    const attributesHigh = high & ~this.#format.addressHigh;
+    if (attributesLow !== this.#attributesLow || attributesHigh !== this.#attributesHigh) {
+      this.#attributesLow = attributesLow;
+      this.#attributesHigh = attributesHigh;
+      this.#prot = this.#format.decodeProt(low, high, -1, -1, 0);
+    }
+    return this.#prot;
   }
 
   /** Whether the address bits of the levels between two tables are zero, as they must be. */

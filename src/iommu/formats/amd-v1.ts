@@ -88,8 +88,8 @@ export function amdV1(options: AmdV1Options = {}): PageTableFormat {
       return Errno.OK;
     },
     decodeProt(_low: number, high: number, _tablesAndLow: number, tablesAndHigh: number): number {
-      const rights = high & tablesAndHigh;
-      return (rights & READ_HIGH ? Prot.READ : 0) | (rights & WRITE_HIGH ? Prot.WRITE : 0);
+      // IR and IW, bits 61 and 62, lie side by side as Prot.READ and Prot.WRITE do.
+      return ((high & tablesAndHigh) >>> 29) & 0b11;
     },
   });
 }

@@ -115,73 +115,83 @@ export interface FormatSpec {
   ): number;
 }
 
-/** A page-table format, ready for use. */
+/**
+ * A page-table format, ready for use. Its fields are declared only, so that each has the one
+ * representation it is given in the constructor: the walker reads a dozen of them each time.
+ */
 export class PageTableFormat {
-  readonly name: string;
-  readonly style: "range" | "pages";
-  readonly granuleShift: number;
-  readonly levels: number;
-  readonly topLevel: number;
-  readonly topLevelMax: number;
-  readonly tableOrder: number;
-  readonly rootOrder: number;
-  readonly inputBits: number;
-  readonly signExtend: boolean;
-  readonly outputBits: number;
-  readonly pageShifts: readonly number[];
-  readonly presentLow: number;
-  readonly typeShift: number;
-  readonly typeMask: number;
-  readonly addressLow: number;
-  readonly addressHigh: number;
-  readonly addressFold: boolean;
-  readonly tableLow: readonly number[];
-  readonly tableHigh: number;
-  readonly dirty: DirtyLayout | null;
-  readonly encodeLeaf: FormatSpec["encodeLeaf"];
-  readonly decodeProt: FormatSpec["decodeProt"];
+  declare readonly name: string;
+  declare readonly style: "range" | "pages";
+  declare readonly granuleShift: number;
+  declare readonly levels: number;
+  declare readonly topLevel: number;
+  declare readonly topLevelMax: number;
+  declare readonly tableOrder: number;
+  declare readonly rootOrder: number;
+  declare readonly inputBits: number;
+  declare readonly signExtend: boolean;
+  declare readonly outputBits: number;
+  declare readonly pageShifts: readonly number[];
+  declare readonly presentLow: number;
+  declare readonly typeShift: number;
+  declare readonly typeMask: number;
+  declare readonly addressLow: number;
+  declare readonly addressHigh: number;
+  declare readonly addressFold: boolean;
+  declare readonly tableLow: readonly number[];
+  declare readonly tableHigh: number;
+  declare readonly dirty: DirtyLayout | null;
+  declare readonly encodeLeaf: FormatSpec["encodeLeaf"];
+  declare readonly decodeProt: FormatSpec["decodeProt"];
   /** log2 of the frames that one entry of a level spans. */
-  readonly shiftOf: Int32Array;
+  declare readonly shiftOf: Int32Array;
   /** Highest index of a level. */
-  readonly maskOf: Int32Array;
+  declare readonly maskOf: Int32Array;
   /** Frames that one entry of a level spans. */
-  readonly entryFramesOf: Float64Array;
+  declare readonly entryFramesOf: Float64Array;
   /** Frames that a table of a level spans. */
-  readonly tableFramesOf: Float64Array;
+  declare readonly tableFramesOf: Float64Array;
   /** Last frame of the address space; with sign extension, of its lower half. */
-  readonly lastPfn: number;
+  declare readonly lastPfn: number;
   /** Level that a page size is a leaf of, by log2 of bytes; −1 for no leaf size. */
-  readonly levelOfShift = new Int8Array(64).fill(-1);
+  declare readonly levelOfShift: Int8Array;
   /** Kinds by `level * 8 + type`. */
-  readonly kinds = new Uint8Array(LEVELS_MAX * 8);
+  declare readonly kinds: Uint8Array;
   /** Index bits of every level but the top. */
-  readonly levelBits: number;
+  declare readonly levelBits: number;
   /** Highest index of every level but the top, and of the top. */
-  readonly indexBelow: number;
-  readonly indexTop: number;
+  declare readonly indexBelow: number;
+  declare readonly indexTop: number;
+  /** Whether tables are single frames: 512 entries at each level, or fewer at the top. */
+  declare readonly hasNineBitLevels: boolean;
   /** Whether pages of several entries exist. */
-  readonly hasContiguous: boolean;
+  declare readonly hasContiguous: boolean;
   /** log2 of the frames of the smallest page. */
-  readonly leafOrder: number;
+  declare readonly leafOrder: number;
   /** Pages up to 2^orderInLow frames have no bits of their offset in an entry's high word. */
-  readonly orderInLow: number;
+  declare readonly orderInLow: number;
   /**
    * An entry of level n is plain, a table entry as the mapper writes it that takes no rights away
    * and points below 8 TiB, when its low word masked is `plainLow + n * plainStep` and its high
    * word masked is `plainHigh`.
    */
-  readonly plainMaskLow: number;
-  readonly plainMaskHigh: number;
-  readonly plainLow: number;
-  readonly plainStep: number;
-  readonly plainHigh: number;
+  declare readonly plainMaskLow: number;
+  declare readonly plainMaskHigh: number;
+  declare readonly plainLow: number;
+  declare readonly plainStep: number;
+  declare readonly plainHigh: number;
+  /** An entry of level 0 that is present is a leaf when its low word masked is `leafLow`. */
+  declare readonly leafMaskLow: number;
+  declare readonly leafLow: number;
   /** First frame number that a physical address cannot have. */
-  readonly physEnd: number;
+  declare readonly physEnd: number;
 
   constructor(spec: FormatSpec) {
     assert(spec.indexBits.length <= LEVELS_MAX, "a format has at most six levels");
     assert(spec.topLevel < spec.indexBits.length, "the top is one of the levels");
     assert(spec.pageShifts.length >= 1, "a format has a page size");
+    this.levelOfShift = new Int8Array(64).fill(-1);
+    this.kinds = new Uint8Array(LEVELS_MAX * 8);
     this.name = spec.name;
     this.style = spec.style;
     this.granuleShift = spec.granuleShift;
@@ -227,6 +237,7 @@ export class PageTableFormat {
     this.levelBits = spec.indexBits[0]!;
     this.indexBelow = this.maskOf[0]!;
     this.indexTop = this.maskOf[this.topLevelMax]!;
+    this.hasNineBitLevels = spec.granuleShift === 12 && this.indexTop < 512;
     this.hasContiguous = spec.kinds.some((kinds) => kinds.includes(EntryKind.CONTIGUOUS));
     this.leafOrder = this.shiftOf[0]!;
     this.orderInLow = spec.addressFold ? -1 : 20;
@@ -236,6 +247,9 @@ export class PageTableFormat {
     this.plainMaskLow = spec.presentLow | typeBits | spec.grantsLow | granuleBits;
     this.plainMaskHigh = spec.grantsHigh | spec.deniesHigh | (spec.addressHigh & ~0x7ff);
     this.plainHigh = spec.grantsHigh;
+    const leafTypes = spec.kinds[0]!.flatMap((kind, type) => (kind === EntryKind.LEAF ? type : []));
+    this.leafMaskLow = leafTypes.length > spec.typeMask ? 0 : typeBits;
+    this.leafLow = (leafTypes[0]! << spec.typeShift) & this.leafMaskLow;
     const [first = 0, second = first] = spec.tableLow.slice(1);
     this.plainStep = (second & this.plainMaskLow) - (first & this.plainMaskLow);
     this.plainLow = (first & this.plainMaskLow) - this.plainStep;

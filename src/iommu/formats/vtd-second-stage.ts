@@ -81,8 +81,8 @@ export function vtdSecondStage(options: VtdSecondStageOptions): PageTableFormat 
       return Errno.OK;
     },
     decodeProt(low: number, _high: number, tablesAndLow: number): number {
-      const rights = low & tablesAndLow;
-      return (rights & READ ? Prot.READ : 0) | (rights & WRITE ? Prot.WRITE : 0);
+      // R and W are the bits of Prot.READ and Prot.WRITE. This is on the path of every walk.
+      return low & tablesAndLow & 0b11;
     },
   });
 }

@@ -89,10 +89,9 @@ function x86Format(
       return Errno.OK;
     },
     decodeProt(low: number, _high: number, tablesAndLow: number): number {
+      // RW is the bit of Prot.WRITE; without U, bit 2, it is Prot.PRIV, bit 5.
       const rights = low & tablesAndLow;
-      return (
-        Prot.READ | (rights & WRITABLE ? Prot.WRITE : 0) | ((rights & USER) === 0 ? Prot.PRIV : 0)
-      );
+      return 0b1 | (rights & 0b10) | ((~rights & 0b100) << 3);
     },
   });
 }
