@@ -24,7 +24,7 @@ const LAZY_ENDPOINT = quirkBit("qemu-detach-noent-lazy-endpoint");
 export function endpointOf(state: DeviceState, id: number): EndpointState | null {
   const endpoint = state.endpoints.get(id);
   if (endpoint === undefined) return null;
-  return endpoint.isOwn && !state.departs(OWN_ENDPOINT) ? null : endpoint;
+  return endpoint.isOwn && !state.departs(OWN_ENDPOINT, Status.NOENT) ? null : endpoint;
 }
 
 /** Handles ATTACH; the request is complete. */
@@ -35,9 +35,13 @@ export function attach(state: DeviceState, request: MemoryView): Status {
   const isBypass = (flags & AttachFlag.BYPASS) !== 0;
   if ((flags & ~AttachFlag.BYPASS) !== 0) return Status.INVAL;
   // [P] V31: a flag of a feature that was not negotiated counts as unknown.
-  if (isBypass && !state.isNegotiated(Feature.BYPASS_CONFIG) && !state.departs(BYPASS_ANYWAY))
+  if (
+    isBypass &&
+    !state.isNegotiated(Feature.BYPASS_CONFIG) &&
+    !state.departs(BYPASS_ANYWAY, Status.INVAL)
+  )
     return Status.INVAL;
-  if (words[4] !== 0 && !state.departs(IGNORES_RESERVED)) return Status.INVAL;
+  if (words[4] !== 0 && !state.departs(IGNORES_RESERVED, Status.INVAL)) return Status.INVAL;
   const endpoint = endpointOf(state, words[2]!);
   if (endpoint === null) return Status.NOENT;
   // [P] V27: what the device cannot name it cannot create, whether or not the driver accepted
@@ -45,7 +49,7 @@ export function attach(state: DeviceState, request: MemoryView): Status {
   const { first, last } = state.config.domainRange;
   const isInRange =
     !state.isOffered(Feature.DOMAIN_RANGE) || (domainId >= first && domainId <= last);
-  if (!isInRange && !state.departs(ANY_DOMAIN)) return Status.RANGE;
+  if (!isInRange && !state.departs(ANY_DOMAIN, Status.RANGE)) return Status.RANGE;
   endpoint.hasObject = true;
   return attachTo(state, endpoint, domainId, isBypass);
 }
@@ -62,10 +66,15 @@ function attachTo(
     // [P] V38: attaching to the domain the endpoint is in changes nothing.
     if ((state.quirks & REATTACH_DROPS) === 0) return isMatching ? Status.OK : Status.INVAL;
     const isEnding = domain.endpoints.size === 1 && domain.mappings.count > 0;
-    if (!isMatching || isEnding) state.departs(REATTACH_DROPS);
+    if (!isMatching) state.departs(REATTACH_DROPS, Status.INVAL);
+    else if (isEnding) state.departs(REATTACH_DROPS, Status.OK);
     state.leave(endpoint);
     domain = state.domainOf(domainId);
-  } else if (!isMatching && endpoint.domain !== null && state.departs(FAILURE_DETACHES)) {
+  } else if (
+    !isMatching &&
+    endpoint.domain !== null &&
+    state.departs(FAILURE_DETACHES, Status.INVAL)
+  ) {
     state.leave(endpoint);
   }
   if (domain !== null) {
@@ -92,7 +101,7 @@ function refusalOf(
   for (const region of endpoint.regions) {
     const { startPfn, startOffset, lastPfn, lastOffset } = region;
     if (!domain.mappings.overlaps(startPfn, startOffset, lastPfn, lastOffset)) continue;
-    return state.departs(ANY_REGION) ? Status.OK : Status.UNSUPP;
+    return state.departs(ANY_REGION, Status.UNSUPP) ? Status.OK : Status.UNSUPP;
   }
   return Status.OK;
 }
@@ -108,11 +117,7 @@ export function detach(state: DeviceState, request: MemoryView): Status {
   const words = request.u32;
   const endpoint = endpointOf(state, words[2]!);
   if (endpoint === null) return Status.NOENT;
-  if (!endpoint.hasObject && (state.quirks & LAZY_ENDPOINT) !== 0) {
-    // The own function gets NOENT by the specification too.
-    state.fired = endpoint.isOwn ? state.fired & ~OWN_ENDPOINT : state.fired | LAZY_ENDPOINT;
-    return Status.NOENT;
-  }
+  if (!endpoint.hasObject && state.departs(LAZY_ENDPOINT, Status.INVAL)) return Status.NOENT;
   if (endpoint.domain === null || endpoint.domain.id !== words[1]) return Status.INVAL;
   state.leave(endpoint);
   endpoint.hasObject = false;

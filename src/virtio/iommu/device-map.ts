@@ -41,7 +41,7 @@ export function map(state: DeviceState, request: MemoryView): Status {
   if ((flags & ~FLAGS_ALWAYS) !== 0) {
     if ((flags & ~FLAGS_KNOWN) !== 0) return INVAL;
     // [P] V54: a flag of a feature that was not negotiated counts as unknown.
-    if (!state.isNegotiated(Feature.MMIO) && !state.departs(MMIO_ANYWAY)) return INVAL;
+    if (!state.isNegotiated(Feature.MMIO) && !state.departs(MMIO_ANYWAY, INVAL)) return INVAL;
   }
   const startLow = words[2]!;
   const startHigh = words[3]!;
@@ -50,7 +50,7 @@ export function map(state: DeviceState, request: MemoryView): Status {
   // [P] V59: the driver must send a greater virt_end, so an equal one is INVAL too.
   if (startHigh > lastHigh || (startHigh === lastHigh && startLow >= lastLow)) {
     const isOneByte = startHigh === lastHigh && startLow === lastLow;
-    if (!state.departs(isOneByte ? ONE_BYTE : MAP_INVERTED)) return INVAL;
+    if (!state.departs(isOneByte ? ONE_BYTE : MAP_INVERTED, INVAL)) return INVAL;
   }
   const domain = state.domainOf(words[1]!);
   if (domain === null) return NOENT;
@@ -63,7 +63,7 @@ export function map(state: DeviceState, request: MemoryView): Status {
   const belowHigh = state.granuleHigh;
   const offLow = (startLow | physLow | ~lastLow) & below;
   const offHigh = (startHigh | physHigh | ~lastHigh) & belowHigh;
-  if ((offLow | offHigh) !== 0 && !state.departs(UNALIGNED)) return RANGE;
+  if ((offLow | offHigh) !== 0 && !state.departs(UNALIGNED, RANGE)) return RANGE;
   return mapRange(
     state,
     domain,
@@ -90,15 +90,15 @@ function mapRange(
   flags: number,
 ): Status {
   if (!isInInputRange(state, startPfn, startOffset, lastPfn, lastOffset)) {
-    if (!state.departs(OUTSIDE_INPUT)) return RANGE;
+    if (!state.departs(OUTSIDE_INPUT, RANGE)) return RANGE;
   }
   if (isReserved(domain, startPfn, startOffset, lastPfn, lastOffset)) {
     // [P] V62: the specification leaves the status open.
-    if (!state.departs(OVER_RESERVED)) return RANGE;
+    if (!state.departs(OVER_RESERVED, RANGE)) return RANGE;
   }
   const pages = lastPfn - startPfn + Math.floor((physOffset + lastOffset - startOffset) / 4096);
   // [P] V64: RANGE, as for every other range that does not fit.
-  if (physPfn + pages > PFN_LAST && !state.departs(PHYS_OVERFLOW)) return RANGE;
+  if (physPfn + pages > PFN_LAST && !state.departs(PHYS_OVERFLOW, RANGE)) return RANGE;
   const { intervals, mappings } = domain;
   const interval = intervals === null ? null : { startPfn, startOffset, lastPfn, lastOffset };
   if (interval !== null) {
@@ -124,6 +124,7 @@ function mapRange(
     state.mappingCount += 1;
     state.meter.step(rangeInsert, 1, 0);
   }
+  state.changes += 1;
   if (interval !== null) intervals!.insert(interval);
   if (state.listeners.size === 0) return OK;
   const range = interval ?? { startPfn, startOffset, lastPfn, lastOffset };
@@ -216,7 +217,7 @@ export function unmap(state: DeviceState, request: MemoryView): Status {
   const lastOffset = lastLow & 0xfff;
   // [P] V83: INVAL, as for MAP; a range of one byte is a range here, since nothing forbids it.
   if (startHigh > lastHigh || (startHigh === lastHigh && startLow > lastLow)) {
-    if (!state.departs(UNMAP_INVERTED)) return INVAL;
+    if (!state.departs(UNMAP_INVERTED, INVAL)) return INVAL;
     if (domain.intervals === null) return OK;
   }
   if (domain.intervals !== null) {
@@ -240,7 +241,7 @@ function unmapInOrder(state: DeviceState, domain: DomainState, range: Interval):
   let count = 0;
   for (let found = intervals.find(range); found !== null; found = intervals.find(range)) {
     if (!contains(range, found)) {
-      if (count > 0) state.departs(NOT_ATOMIC);
+      if (count > 0) state.departs(NOT_ATOMIC, RANGE);
       return RANGE;
     }
     // An inverted interval is not even equal to itself; QEMU would look for it for ever.
@@ -276,6 +277,7 @@ function removed(
   lastOffset: number,
 ): void {
   state.mappingCount -= count;
+  state.changes += 1;
   state.generation += 1;
   state.meter.step(rangeRemove, count, 0);
   for (const listener of state.listeners) {

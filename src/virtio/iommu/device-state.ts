@@ -78,6 +78,8 @@ export class DeviceState {
   isBroken = false;
   /** Changes whenever something that translated may no longer do so. */
   generation = 0;
+  /** Changes of attachments and mappings so far. */
+  changes = 0;
 
   /** Bits of an address below the granule, by halves. */
   readonly granuleLow: number;
@@ -89,6 +91,8 @@ export class DeviceState {
 
   readonly #regions = new Map<string, Region>();
   #recent: DomainState | null = null;
+  #specified = 0;
+  #changesBefore = 0;
 
   constructor(config: IommuConfig, meter: Meter) {
     this.config = config;
@@ -121,12 +125,25 @@ export class DeviceState {
   /**
    * Lets a departure happen if its quirk is on, and notes that it did.
    *
+   * @param specified - what a device that does not depart answers now
    * @returns whether the quirk is on
    */
-  departs(quirk: QuirkSet): boolean {
+  departs(quirk: QuirkSet, specified: number): boolean {
     if ((this.quirks & quirk) === 0) return false;
+    if (this.fired === 0) this.#specified = specified;
     this.fired |= quirk;
     return true;
+  }
+
+  /** Starts to note departures, for one request. */
+  beginRequest(): void {
+    this.fired = 0;
+    this.#changesBefore = this.changes;
+  }
+
+  /** Forgets departures that led to the specified answer after all and changed nothing. */
+  endRequest(answer: number): void {
+    if (answer === this.#specified && this.changes === this.#changesBefore) this.fired = 0;
   }
 
   /**
@@ -176,6 +193,7 @@ export class DeviceState {
 
   /** Puts an endpoint that is in no domain into one. */
   join(endpoint: EndpointState, domain: DomainState): void {
+    this.changes += 1;
     endpoint.domain = domain;
     domain.endpoints.add(endpoint);
     for (const region of endpoint.regions) {
@@ -190,6 +208,7 @@ export class DeviceState {
   /** Takes an endpoint out of its domain, which ends with its last endpoint (V37, V49). */
   leave(endpoint: EndpointState): void {
     const domain = endpoint.domain!;
+    this.changes += 1;
     endpoint.domain = null;
     domain.endpoints.delete(endpoint);
     for (const region of endpoint.regions) {

@@ -96,11 +96,11 @@ export class VirtioIommuDevice {
     writableBytes: number,
   ): number {
     const state = this.#state;
-    state.fired = 0;
+    state.beginRequest();
     if (state.isBroken) return STOPPED;
     // V17: no place for a status, or no type.
     if (readableBytes < RequestHead.bytes || writableBytes < TAIL_BYTES) {
-      if (!state.departs(SHORT_BREAKS)) return 0;
+      if (!state.departs(SHORT_BREAKS, NOT_WRITTEN)) return 0;
       state.isBroken = true;
       return STOPPED;
     }
@@ -108,14 +108,17 @@ export class VirtioIommuDevice {
     const type = readable.u8[0]!;
     if (type === RequestType.PROBE && state.isOffered(Feature.PROBE)) {
       state.meter.step(Step.requestOther, 1, 0);
-      return probe(state, readable, readableBytes, writable, writableBytes);
+      const used = probe(state, readable, readableBytes, writable, writableBytes);
+      if (state.fired !== 0) state.endRequest(writable.u8[used - TAIL_BYTES]!);
+      return used;
     }
     let status = this.#answer(type, readable, readableBytes);
     if (status === NOT_WRITTEN) {
       // V16: an unknown type is not written to.
-      if (!state.departs(UNSUPP_UNKNOWN)) return 0;
+      if (!state.departs(UNSUPP_UNKNOWN, NOT_WRITTEN)) return 0;
       status = Status.UNSUPP;
     }
+    if (state.fired !== 0) state.endRequest(status);
     // [P] V20: the tail lies at the start of the writable part, however long that is.
     writable.u32[0] = status;
     return TAIL_BYTES;
@@ -246,7 +249,7 @@ export class VirtioIommuDevice {
 
   /** A virtio reset, status written 0: all but the bypass field is forgotten (V6, V13). */
   reset(): void {
-    if (this.#state.domains.size > 0 && this.#state.departs(RESET_KEEPS)) return;
+    if (this.#state.domains.size > 0 && this.#state.departs(RESET_KEEPS, Status.OK)) return;
     this.#state.reset();
   }
 
