@@ -158,7 +158,7 @@ export class LogAccesses {
   #evaluate(at: number): number {
     const { device } = this.#log;
     const endpoint = this.#endpoint[at]!;
-    this.#log.add(endpoint);
+    if (endpoint !== this.#modeEndpoint) this.#log.add(endpoint);
     const pfn = this.#pfn[at]!;
     const outcome = device.translate(
       endpoint,

@@ -24,6 +24,8 @@ import { RowTally } from "./result.ts";
 /** Mappings from before the log that are kept apart. */
 const INFERRED_PAGES_MAX = 2 ** 20;
 const READ_WRITE = 3;
+/** Domains from before the log in which an endpoint is looked for. */
+const STAND_INS_TRIED_MAX = 256;
 /** Why rows match after a reset that should have left nothing to match. */
 const STALE: readonly QuirkName[] = ["qemu-reset-keeps-domains"];
 
@@ -353,6 +355,7 @@ export class QemuChecker implements Checker {
 
   /** Puts an endpoint into the one domain from before the log in which its access fits. */
   #inferAttachment(log: LogDevice, event: QemuEvent): void {
+    if (log.standIns.size > STAND_INS_TRIED_MAX) return;
     const fitting: number[] = [];
     const { startPfn, startOffset, physPfn, physOffset } = event;
     for (const [domain, standIn] of log.standIns) {

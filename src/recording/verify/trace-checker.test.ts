@@ -56,7 +56,7 @@ describe("the rules of a trace", () => {
     const divergences = unwaivedOf(verify(text));
     expect(divergences).toHaveLength(3);
     expect(divergences[0]).toContain("above the first page");
-    expect(divergences[1]).toContain("outside the MSI window 0xfee00000-0xfeefffff");
+    expect(divergences[1]).toContain("outside the MSI window of x86, 0xfee00000-0xfeefffff");
     expect(divergences[2]).toContain("4: ");
   });
 
@@ -149,6 +149,15 @@ describe("remarks on a trace", () => {
       ["recording/unused-events", "note", undefined],
     ]);
     expect([lostEvents, lostMarkers]).toEqual([5, 1]);
+  });
+
+  it("tell of I/O page faults that were recorded", () => {
+    const fault =
+      "  a-1 [000] d.h.. 5.0: io_page_fault: IOMMU:nvme 0000:01:00.0 iova=0x00000000fffbe123 flags=0x0001\n";
+    const { diagnostics } = verify(line("map", 0xff000, 1) + fault + fault);
+    expect(diagnostics).toMatchObject([
+      { code: "recording/io-page-faults", line: 2, message: expect.stringContaining("2 ") },
+    ]);
   });
 
   it("tell of a recording without events", () => {

@@ -62,6 +62,8 @@ export class TraceChecker implements Checker {
   #columns: OperationColumns | null;
   /** A device was attached before anything was mapped. */
   #attachedFirst = false;
+  #faults = 0;
+  #faultLine = 0;
 
   /** @param schedule - null to check the rules only */
   constructor(file: string, schedule: ScheduleVerifier | null) {
@@ -109,12 +111,17 @@ export class TraceChecker implements Checker {
       diagnostics: [
         ...readingRemarks(this.#file, notes, this.#reader.unusedEvents()),
         ...this.#sizeRemarks(),
+        ...this.#faultRemarks(),
         ...this.#scheduleRemarks(outcome),
       ],
     };
   }
 
   #event(event: TraceEvent): void {
+    if (event.kind === TraceKind.fault) {
+      this.#faults += 1;
+      if (this.#faultLine === 0) this.#faultLine = event.line;
+    }
     if (event.kind === TraceKind.attach && this.#grouping.counts.maps === 0) {
       this.#attachedFirst = this.#grouping.counts.unmaps === 0;
     }
@@ -151,6 +158,19 @@ export class TraceChecker implements Checker {
       });
     }
     return remarks;
+  }
+
+  #faultRemarks(): Diagnostic[] {
+    if (this.#faults === 0) return [];
+    return [
+      {
+        severity: "note",
+        code: "recording/io-page-faults",
+        message: `devices were refused ${this.#faults} accesses (io_page_fault), here first`,
+        file: this.#file,
+        line: this.#faultLine,
+      },
+    ];
   }
 
   #scheduleRemarks(outcome: ScheduleOutcome | null): Diagnostic[] {

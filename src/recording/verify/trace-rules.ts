@@ -135,7 +135,7 @@ export class TraceRules {
 function brokenAddressRule({ iovaPfn, pages, open }: Operation): string | null {
   if (iovaPfn === 0) return "an address above the first page, which is never given out";
   if (iovaPfn <= MSI_LAST && iovaPfn + pages > MSI_FIRST) {
-    return `an address outside the MSI window ${rangeText(MSI_FIRST, MSI_LAST - MSI_FIRST + 1)}`;
+    return `an address outside the MSI window of x86, ${rangeText(MSI_FIRST, MSI_LAST - MSI_FIRST + 1)}`;
   }
   // The size of what was never unmapped is a guess.
   if (open) return null;
