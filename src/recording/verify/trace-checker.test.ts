@@ -153,7 +153,7 @@ describe("remarks on a trace", () => {
 
   it("tell of I/O page faults that were recorded", () => {
     const fault =
-      "  a-1 [000] d.h.. 5.0: io_page_fault: IOMMU:nvme 0000:01:00.0 iova=0x00000000fffbe123 flags=0x0001\n";
+      "  a-1 [000] d.h.. 95.0: io_page_fault: IOMMU:nvme 0000:01:00.0 iova=0x00000000fffbe123 flags=0x0001\n";
     const { diagnostics } = verify(line("map", 0xff000, 1) + fault + fault);
     expect(diagnostics).toMatchObject([
       { code: "recording/io-page-faults", line: 2, message: expect.stringContaining("2 ") },
