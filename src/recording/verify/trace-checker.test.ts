@@ -209,6 +209,12 @@ describe("the schedule of a trace", () => {
     expect(outcome.diagnostics.map(({ message }) => message)).toEqual(["hello"]);
   });
 
+  it("is not asked for when mappings overlap, since several domains have several allocators", () => {
+    expect(factsOf(attach + maps + line("map", 0xffff0, 16))).toBeNull();
+    const { diagnostics } = verify(maps + line("map", 0xffff0, 16), () => null);
+    expect(diagnostics[0]?.message).toContain("several domains");
+  });
+
   it("is said to be missing when the recording does not allow it", () => {
     const { diagnostics } = verify(maps, () => null);
     expect(diagnostics.map(({ code }) => code)).toEqual(["verify/schedule"]);

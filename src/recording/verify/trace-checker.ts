@@ -14,8 +14,9 @@ import { readingRemarks } from "./reading-remarks.ts";
 import { type Diagnostic, type Divergence, RowTally } from "./result.ts";
 import { TraceRules } from "./trace-rules.ts";
 
-/** Operations that are kept for the search. */
+/** Operations, and allocations among them, that are kept for the search. */
 const OPERATIONS_KEPT_MAX = 2_000_000;
+const ALLOCATIONS_KEPT_MAX = 100_000;
 
 /** What is known about a trace beside its operations. */
 export interface ScheduleFacts {
@@ -53,7 +54,9 @@ export class TraceChecker implements Checker {
     (operation) => {
       this.#rules.operation(operation);
       if (this.#columns === null) return;
-      if (this.#columns.count < OPERATIONS_KEPT_MAX) this.#columns.add(operation);
+      const { count, allocations } = this.#columns;
+      const fits = count < OPERATIONS_KEPT_MAX && allocations < ALLOCATIONS_KEPT_MAX;
+      if (fits) this.#columns.add(operation);
       else this.#columns = null;
     },
     { oddity: (oddity, event) => this.#rules.oddity(oddity, event) },
@@ -131,11 +134,17 @@ export class TraceChecker implements Checker {
   #verifySchedule(lost: boolean): ScheduleOutcome | null {
     const columns = this.#columns;
     if (this.#schedule === null || columns === null || columns.allocations === 0) return null;
+    if (this.#hasSeveralDomains()) return null;
     return this.#schedule(columns, {
       fromBoot: this.#attachedFirst && this.#grouping.counts.before === 0 && !lost,
       cpus: this.#reader.cpus,
       lostEvents: lost,
     });
+  }
+
+  /** Allocators of several domains cannot be told apart in a trace. */
+  #hasSeveralDomains(): boolean {
+    return this.#grouping.counts.oddities.has("overlaps a live mapping");
   }
 
   #sizeRemarks(): Diagnostic[] {
@@ -184,8 +193,10 @@ export class TraceChecker implements Checker {
     if (this.#schedule === null || this.#grouping.counts.maps === 0) return [];
     const why =
       this.#columns === null
-        ? `it has more than ${OPERATIONS_KEPT_MAX} operations`
-        : "it does not show enough of the machine's life";
+        ? `the recording has more than ${ALLOCATIONS_KEPT_MAX} allocations`
+        : this.#hasSeveralDomains()
+          ? "mappings overlap, so it shows several domains"
+          : "the recording does not show enough of the machine's life";
     return [add(`only the rules that need no schedule are checked: ${why}`)];
   }
 }
