@@ -15,16 +15,15 @@ const IGNORES_RESERVED = quirkBit("qemu-attach-reserved-ignored");
 const BYPASS_ANYWAY = quirkBit("qemu-attach-bypass-not-negotiated");
 const ANY_DOMAIN = quirkBit("qemu-attach-domain-range-ignored");
 const ANY_REGION = quirkBit("qemu-attach-reserved-region-ignored");
-const OWN_ENDPOINT = quirkBit("qemu-iommu-is-endpoint");
 const REATTACH_DROPS = quirkBit("qemu-reattach-drops-mappings");
 const FAILURE_DETACHES = quirkBit("qemu-failed-attach-detaches");
 const LAZY_ENDPOINT = quirkBit("qemu-detach-noent-lazy-endpoint");
 
 /** The endpoint that a request names, or null; one that exists by a quirk only is noted. */
 export function endpointOf(state: DeviceState, id: number): EndpointState | null {
-  const endpoint = state.endpoints.get(id);
-  if (endpoint === undefined) return null;
-  return endpoint.isOwn && !state.departs(OWN_ENDPOINT, Status.NOENT) ? null : endpoint;
+  const endpoint = state.endpoints.get(id) ?? state.cutEndpoint(id);
+  if (endpoint === null || endpoint.byQuirks === 0) return endpoint;
+  return state.departs(endpoint.byQuirks, Status.NOENT) ? endpoint : null;
 }
 
 /** Handles ATTACH; the request is complete. */

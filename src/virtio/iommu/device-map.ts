@@ -208,6 +208,9 @@ export function unmap(state: DeviceState, request: MemoryView): Status {
   const startHigh = words[3]!;
   const lastLow = words[4]!;
   const lastHigh = words[5]!;
+  // [P] V83: INVAL, as for MAP; a range of one byte is a range here, since nothing forbids it.
+  const isInverted = startHigh > lastHigh || (startHigh === lastHigh && startLow > lastLow);
+  if (isInverted && !state.departs(UNMAP_INVERTED, INVAL)) return INVAL;
   const domain = state.domainOf(words[1]!);
   if (domain === null) return NOENT;
   if (domain.isBypass) return INVAL;
@@ -215,11 +218,7 @@ export function unmap(state: DeviceState, request: MemoryView): Status {
   const lastPfn = lastHigh * 0x10_0000 + (lastLow >>> 12);
   const startOffset = startLow & 0xfff;
   const lastOffset = lastLow & 0xfff;
-  // [P] V83: INVAL, as for MAP; a range of one byte is a range here, since nothing forbids it.
-  if (startHigh > lastHigh || (startHigh === lastHigh && startLow > lastLow)) {
-    if (!state.departs(UNMAP_INVERTED, INVAL)) return INVAL;
-    if (domain.intervals === null) return OK;
-  }
+  if (isInverted && domain.intervals === null) return OK;
   if (domain.intervals !== null) {
     return unmapInOrder(state, domain, { startPfn, startOffset, lastPfn, lastOffset });
   }

@@ -34,8 +34,8 @@ export interface Region {
 export interface EndpointState {
   readonly id: number;
   readonly regions: readonly Region[];
-  /** Whether only a quirk makes it an endpoint. */
-  readonly isOwn: boolean;
+  /** The quirks that make it an endpoint; none when it is one anyway. */
+  readonly byQuirks: QuirkSet;
   domain: DomainState | null;
   /** Whether QEMU has an object for it: made by ATTACH, ended by DETACH. */
   hasObject: boolean;
@@ -55,6 +55,10 @@ export interface DomainState {
   readonly intervals: IntervalTree | null;
 }
 
+const OWN_ENDPOINT = quirkBit("qemu-iommu-is-endpoint");
+const ID_CUT = quirkBit("qemu-endpoint-id-cut");
+/** Bits of an endpoint ID that name a PCI function. */
+const FUNCTION_BITS = 0xffff;
 const ORDERED = quirkBit("qemu-unmap-not-atomic") | quirkBit("qemu-map-inverted");
 
 /** The state, and the changes that keep it whole. */
@@ -109,7 +113,7 @@ export class DeviceState {
     this.inputLastOffset = offsetOf(config.inputRange.last);
     for (const endpoint of config.endpoints) this.addEndpoint(endpoint);
     const own = config.ownEndpoint;
-    if (own !== null && !this.endpoints.has(own.id)) this.#add(own, true);
+    if (own !== null && !this.endpoints.has(own.id)) this.#add(own, OWN_ENDPOINT);
   }
 
   /** Whether the device offers a feature. */
@@ -153,7 +157,7 @@ export class DeviceState {
    */
   addEndpoint(endpoint: EndpointConfig): void {
     checkEndpoint(endpoint, this.config);
-    this.#add(endpoint, false);
+    this.#add(endpoint, 0);
   }
 
   /** Takes an endpoint away (V52). @returns false when there is none of that ID */
@@ -164,6 +168,17 @@ export class DeviceState {
     this.endpoints.delete(id);
     this.changed(endpoint);
     return true;
+  }
+
+  /** The endpoint that QEMU makes of an ID it does not know, or null. */
+  cutEndpoint(id: number): EndpointState | null {
+    if ((this.quirks & ID_CUT) === 0) return null;
+    const named = this.endpoints.get(id & FUNCTION_BITS);
+    if (named === undefined || (named.byQuirks & ~this.quirks) !== 0) return null;
+    const byQuirks = named.byQuirks | ID_CUT;
+    const endpoint = { id, regions: named.regions, byQuirks, domain: null, hasObject: false };
+    this.endpoints.set(id, endpoint);
+    return endpoint;
   }
 
   /** The domain of an ID, or null. */
@@ -238,12 +253,12 @@ export class DeviceState {
     this.isBroken = false;
   }
 
-  #add(endpoint: EndpointConfig, isOwn: boolean): void {
+  #add(endpoint: EndpointConfig, byQuirks: QuirkSet): void {
     const regions = (endpoint.reserved ?? []).map((region) => this.#regionOf(region));
     this.endpoints.set(endpoint.id, {
       id: endpoint.id,
       regions,
-      isOwn,
+      byQuirks,
       domain: null,
       hasObject: false,
     });

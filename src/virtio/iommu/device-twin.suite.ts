@@ -97,9 +97,10 @@ export class TwinDevice {
   }
 
   unmap(id: number, start: number, last: number): string {
+    if (last < start) return "INVAL";
     const domain = this.#domains.get(id);
     if (domain === undefined) return "NOENT";
-    if (domain.isBypass || last < start) return "INVAL";
+    if (domain.isBypass) return "INVAL";
     const touched = domain.mappings.filter((one) => one.start <= last && start <= one.last);
     if (touched.some((one) => one.start < start || one.last > last)) return "RANGE";
     domain.mappings = domain.mappings.filter((one) => !touched.includes(one));

@@ -134,6 +134,12 @@ describe("UNMAP", () => {
       refuses(rig, () => rig.unmap(1, start, last), "INVAL");
   });
 
+  it("of an inverted range is INVAL in an unknown domain too, as for MAP (V83)", () => {
+    const rig = attached();
+    refuses(rig, () => rig.unmap(2, 5n, 4n), "INVAL");
+    refuses(rig, () => rig.map(2, 5n, 4n), "INVAL");
+  });
+
   it("outside input_range is OK and removes nothing (V84)", () => {
     const rig = attached({ inputRange: { start: 0n, last: 0xffffn } });
     rig.map(1, 0n, 9n);

@@ -48,6 +48,7 @@ export const STOPPED = -1;
 export const REQUEST_BYTES = 36;
 
 const UNSUPP_UNKNOWN = quirkBit("qemu-unknown-type-unsupp");
+const MAP_UNMAP_ANYWAY = quirkBit("qemu-map-unmap-not-negotiated");
 const SHORT_BREAKS = quirkBit("qemu-short-request-breaks-device");
 const RESET_KEEPS = quirkBit("qemu-reset-keeps-domains");
 const NOT_WRITTEN = -1;
@@ -130,12 +131,12 @@ export class VirtioIommuDevice {
     // [P] V18: a body that is too short is INVAL; V19: one that is too long is cut.
     switch (type) {
       case RequestType.MAP:
-        if (!state.isNegotiated(Feature.MAP_UNMAP)) return NOT_WRITTEN;
+        if (!this.#hasMapUnmap()) return NOT_WRITTEN;
         state.meter.step(Step.requestMap, 1, 0);
         return readableBytes < MapRequest.bytes ? Status.INVAL : map(state, readable);
       case RequestType.UNMAP:
         // [P] Without MAP_UNMAP there is no such request: it is of unknown type.
-        if (!state.isNegotiated(Feature.MAP_UNMAP)) return NOT_WRITTEN;
+        if (!this.#hasMapUnmap()) return NOT_WRITTEN;
         state.meter.step(Step.requestUnmap, 1, 0);
         return readableBytes < UnmapRequest.bytes ? Status.INVAL : unmap(state, readable);
       case RequestType.ATTACH:
@@ -147,6 +148,11 @@ export class VirtioIommuDevice {
       default:
         return NOT_WRITTEN;
     }
+  }
+
+  #hasMapUnmap(): boolean {
+    const state = this.#state;
+    return state.isNegotiated(Feature.MAP_UNMAP) || state.departs(MAP_UNMAP_ANYWAY, NOT_WRITTEN);
   }
 
   /** The longest answer there is. */

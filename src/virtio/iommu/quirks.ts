@@ -48,6 +48,10 @@ export const QUIRKS = {
     clause: "device requirements, ATTACH and PROBE request: an unknown endpoint is NOENT",
     does: "manages the PCI function of the IOMMU itself as an endpoint",
   },
+  "qemu-endpoint-id-cut": {
+    clause: "device requirements, ATTACH and PROBE request: an unknown endpoint is NOENT",
+    does: "takes an endpoint ID beyond 16 bits for one more endpoint of the function it ends in",
+  },
   "qemu-reattach-drops-mappings": {
     clause: "device requirements, ATTACH request: detach first only from another domain",
     does: "detaches an endpoint before it attaches it to the domain it is in already",
@@ -59,6 +63,10 @@ export const QUIRKS = {
   "qemu-detach-noent-lazy-endpoint": {
     clause: "device requirements, DETACH request: NOENT tells of an endpoint that does not exist",
     does: "answers NOENT to DETACH of an endpoint that exists and is attached nowhere",
+  },
+  "qemu-map-unmap-not-negotiated": {
+    clause: "feature bits: MAP and UNMAP requests are there with MAP_UNMAP",
+    does: "handles MAP and UNMAP though MAP_UNMAP was not negotiated",
   },
   "qemu-map-mmio-not-negotiated": {
     clause: "device requirements, MAP request: an unknown flag is INVAL",
@@ -90,7 +98,7 @@ export const QUIRKS = {
   },
   "qemu-unmap-inverted": {
     clause: "driver requirements, UNMAP request: virt_end is greater than virt_start",
-    does: "looks up an UNMAP range that ends below its start instead of rejecting it",
+    does: "looks up a range that ends below its start (releases before 11)",
   },
   "qemu-unmap-not-atomic": {
     clause: "device requirements, UNMAP request: RANGE removes nothing at all",
@@ -114,7 +122,7 @@ export type QuirkSet = number;
 
 /** What QEMU 11 does: everything but what earlier releases did. */
 export const QEMU_QUIRKS: readonly QuirkName[] = QUIRK_NAMES.filter(
-  (name) => name !== "qemu-map-inverted",
+  (name) => name !== "qemu-map-inverted" && name !== "qemu-unmap-inverted",
 );
 
 /** The bit of one quirk. */
