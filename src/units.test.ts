@@ -12,12 +12,14 @@ import {
   log2Ceil,
   log2Floor,
   lowHalfOf,
+  modulo,
   offsetOf,
   PFN_LAST,
   pagesOf,
   parseSize,
   pfnOf,
   pfnOfHalves,
+  powerOfTwo,
   sizeText,
   trailingZeros,
 } from "./units.ts";
@@ -72,6 +74,8 @@ describe("frame arithmetic beyond 2^32", () => {
         const down = (exact / count) * count;
         expect(BigInt(alignDown(value, Number(count)))).toBe(down);
         expect(isAligned(value, Number(count))).toBe(down === exact);
+        expect(powerOfTwo(shift)).toBe(Number(count));
+        expect(BigInt(modulo(value, Number(count)))).toBe(exact % count);
         const up = ((exact + count - 1n) / count) * count;
         expect(BigInt(alignUp(value, Number(count)))).toBe(up);
       }),

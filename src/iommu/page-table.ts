@@ -19,6 +19,7 @@ import { type Meter, NULL_METER } from "../meter.ts";
 import { PAGE_BYTES } from "../units.ts";
 import type { PageTableFormat } from "./formats/format.ts";
 import type { IotlbGather, TableList } from "./gather.ts";
+import { TableCursor } from "./table-cursor.ts";
 import { type DirtyReport, TableDirty } from "./table-dirty.ts";
 import {
   dumpTables,
@@ -60,8 +61,9 @@ export class PageTable {
     assert(tree.rootPfn >= 0, "the pool has room for the top table");
     this.format = options.format;
     this.#tree = tree;
-    this.#mapper = new TableMapper(tree);
-    this.#unmapper = new TableUnmapper(tree);
+    const cursor = new TableCursor(tree);
+    this.#mapper = new TableMapper(tree, cursor);
+    this.#unmapper = new TableUnmapper(tree, cursor);
     this.#dirty = new TableDirty(tree);
     this.#walker = new TableWalker(options.format, options.pool, tree.meter);
     this.#quietWalker = new TableWalker(options.format, options.pool, NULL_METER);

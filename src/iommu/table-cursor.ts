@@ -2,9 +2,11 @@
  * A place in a tree: the entry of some level that spans a frame. Mapper and unmapper go to it before
  * they write.
  *
- * It finds its way as the walker's fast path does (table-walk.ts), over tables that the mapper wrote.
+ * It finds its way as the walker's fast path does (table-walk.ts), over tables that the mapper wrote,
+ * and goes straight to the leaf table it was in before. One cursor serves a tree.
  */
 import { createChunk, type FrameChunk } from "../memory/page-pool.ts";
+import { alignDown } from "../units.ts";
 import { EntryKind, entryPfn, type PageTableFormat } from "./formats/format.ts";
 import type { EntryPlace, TableTree } from "./table-tree.ts";
 
@@ -25,6 +27,14 @@ export class TableCursor implements EntryPlace {
   readonly #tree: TableTree;
   readonly #format: PageTableFormat;
   readonly #chunk: FrameChunk = createChunk();
+  /** The table of level 0 that was found last: the frames it spans, its words, and its node. */
+  #leafStart = 0;
+  #leafEnd = -1;
+  #leafWords: Uint32Array = new Uint32Array(0);
+  #leafWord = 0;
+  #leafNode = 0;
+  /** The shape of the tree that it was found in. */
+  #leafShape = -1;
 
   constructor(tree: TableTree) {
     this.#tree = tree;
@@ -38,6 +48,29 @@ export class TableCursor implements EntryPlace {
 
   /** Goes to the entry of `targetLevel` above a frame, or to the entry further up where it ends. */
   descend(iovaPfn: number, targetLevel: number): void {
+    if (targetLevel === 0 && this.#leafShape === this.#tree.shape) {
+      if (iovaPfn >= this.#leafStart && iovaPfn < this.#leafEnd) {
+        const index = (iovaPfn - this.#leafStart) >>> this.#format.leafOrder;
+        this.words = this.#leafWords;
+        this.word = this.#leafWord + (index << 1);
+        this.level = 0;
+        this.index = index;
+        this.node = this.#leafNode;
+        return;
+      }
+    }
+    this.#walk(iovaPfn, targetLevel);
+    if (this.level > 0) return;
+    const frames = this.#format.tableFramesOf[0]!;
+    this.#leafStart = alignDown(iovaPfn, frames);
+    this.#leafEnd = this.#leafStart + frames;
+    this.#leafWords = this.words;
+    this.#leafWord = this.word - (this.index << 1);
+    this.#leafNode = this.node;
+    this.#leafShape = this.#tree.shape;
+  }
+
+  #walk(iovaPfn: number, targetLevel: number): void {
     const format = this.#format;
     const chunk = this.#chunk;
     const maskLow = format.plainMaskLow | 0;

@@ -138,7 +138,7 @@ class TreeVisit {
     if (order < shift || order > 39) return 1;
     const { andLow, andHigh, orHigh } = rights;
     const first = alignDown(iovaPfn, powerOfTwo(order));
-    // Of a page that begins before this entry, only the part from here on is seen.
+    // Somebody else's table may lack the first entries of a page; it is reported as a whole.
     this.#visitor.leaf?.({
       iovaPfn: this.#extended(first),
       physPfn: leafPfn(format, low, high, order + PAGE_SHIFT),

@@ -31,7 +31,7 @@ import {
 import { IotlbGather } from "./gather.ts";
 import { choosePageRun, type PageRun } from "./page-size.ts";
 import { PROT_RW } from "./prot.ts";
-import { TableCursor } from "./table-cursor.ts";
+import type { TableCursor } from "./table-cursor.ts";
 import type { TableTree } from "./table-tree.ts";
 
 const FRAMES_4_GIB = 2 ** 20;
@@ -57,9 +57,9 @@ export class TableMapper {
   /** Whether the table under the cursor has just been made and is empty. */
   #isFresh = false;
 
-  constructor(tree: TableTree) {
+  constructor(tree: TableTree, cursor: TableCursor) {
     this.#tree = tree;
-    this.#cursor = new TableCursor(tree);
+    this.#cursor = cursor;
   }
 
   /** Maps a range with the rules of generic page tables. @returns an errno */

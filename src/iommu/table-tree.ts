@@ -39,6 +39,8 @@ export class TableTree {
   topLevel: number;
   /** Tables that are part of the tree, by level. */
   readonly tableCounts = new Int32Array(LEVELS_MAX);
+  /** Changes whenever a table leaves the tree. */
+  shape = 0;
   /** Tables that left the tree and wait for an invalidation before they are freed. */
   pendingTables = 0;
   /** Frames held, pending tables included. */
@@ -91,6 +93,7 @@ export class TableTree {
   unlinkTable(level: number): void {
     this.tableCounts[level]! -= 1;
     this.pendingTables += 1;
+    this.shape += 1;
   }
 
   /** Gives a table back that was cut off before. */
@@ -141,6 +144,7 @@ export class TableTree {
   /** Gives every table of the tree back. Pending ones stay with whoever collected them. */
   destroy(): void {
     if (this.rootPfn < 0) return;
+    this.shape += 1;
     this.#destroyBelow(this.topLevel, this.rootPfn);
     this.rootPfn = -1;
   }

@@ -19,7 +19,7 @@ import {
   type PageTableFormat,
 } from "./formats/format.ts";
 import type { IotlbGather } from "./gather.ts";
-import { TableCursor } from "./table-cursor.ts";
+import type { TableCursor } from "./table-cursor.ts";
 import type { TableTree } from "./table-tree.ts";
 
 const { CONTIGUOUS, LEAF, TABLE } = EntryKind;
@@ -34,9 +34,9 @@ export class TableUnmapper {
   #unmapped = 0;
   #gather: IotlbGather | null = null;
 
-  constructor(tree: TableTree) {
+  constructor(tree: TableTree, cursor: TableCursor) {
     this.#tree = tree;
-    this.#cursor = new TableCursor(tree);
+    this.#cursor = cursor;
   }
 
   /**

@@ -177,6 +177,24 @@ describe("AMD v1 walks of other people's tables", () => {
     expect(leavesOf(table)).toMatchObject([{ iovaPfn: 3, physPfn: 9, prot: Prot.READ }]);
   });
 
+  it("see a page whose first slots are missing, and what comes after it", () => {
+    const { table, pool } = createVectorTable(amdV1());
+    const result = new WalkResult();
+    const at = createLocation();
+    table.map(0, 16, 16, PROT_RW);
+    table.map(20, 50, 1, PROT_RW);
+    table.walk(0, result);
+    pool.locate(result.tablePfns[0]!, at);
+    at.words.fill(0, at.index, at.index + 16);
+    expect(table.walk(7, result)).toBe(false);
+    expect(table.walk(8, result)).toBe(true);
+    expect(result).toMatchObject({ physPfn: 24, pageShift: 16 });
+    expect(leavesOf(table)).toMatchObject([
+      { iovaPfn: 0, physPfn: 16, pageShift: 16 },
+      { iovaPfn: 20, physPfn: 50, pageShift: 12 },
+    ]);
+  });
+
   it("fault at a next level that leads upwards, and at a size below the level's own", () => {
     const result = new WalkResult();
     expect(createForeign(bits(0, IR, IW, 0x800n)).walk(3, result)).toBe(false);
