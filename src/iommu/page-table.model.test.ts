@@ -1,4 +1,4 @@
-/** Model-based: random operations on a page table, on its plain twin, and on a flat map of pages. */
+/** Model-based: random operations on a page table, its plain twin, and a flat map of pages. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { NULL_METER } from "../meter.ts";

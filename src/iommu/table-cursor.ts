@@ -1,9 +1,9 @@
 /**
- * A place in a tree: the entry of some level that spans a frame. Mapper and unmapper go to it before
- * they write.
+ * A place in a tree: the entry of some level that spans a frame. Mapper and unmapper go to it
+ * before they write.
  *
- * It finds its way as the walker's fast path does (table-walk.ts), over tables that the mapper wrote,
- * and goes straight to the leaf table it was in before. One cursor serves a tree.
+ * It finds its way as the walker's fast path does (table-walk.ts), over tables that the mapper
+ * wrote, and goes straight to the leaf table it was in before. One cursor serves a tree.
  */
 import { createChunk, type FrameChunk } from "../memory/page-pool.ts";
 import { alignDown } from "../units.ts";

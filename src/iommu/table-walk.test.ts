@@ -13,7 +13,7 @@ import { TableWalker, WalkResult } from "./table-walk.ts";
 const FIRST = 0x1000;
 const FRAMES = 32;
 
-/** 32 frames in pieces of 16, each on a node of its own, filled with more or less sensible entries. */
+/** 32 frames in pieces of 16, each piece on its node, filled with more or less sensible entries. */
 class WildMemory implements FrameMemory {
   readonly #words: readonly Uint32Array[];
 

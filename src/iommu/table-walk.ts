@@ -7,7 +7,6 @@
  *
  * Source: the walks that the documents named in `formats/` describe.
  */
-
 import { createChunk, type FrameChunk, type FrameMemory } from "../memory/page-pool.ts";
 import { type Meter, Step } from "../meter.ts";
 import { modulo, PAGE_SHIFT, powerOfTwo } from "../units.ts";
