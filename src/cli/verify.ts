@@ -1,5 +1,6 @@
 /** The verb `verify`: replays each recording against the stack and lists every divergence. */
 import { verifyFiles } from "../recording/node/verify-files.ts";
+import { verifyTrace } from "../recording/schedule/verify-trace.ts";
 import { countText } from "../report/column.ts";
 import { renderVerified } from "../report/verify-text.ts";
 import { noteDiagnostics } from "./diagnostics.ts";
@@ -24,7 +25,7 @@ export async function verify(
   terminal: Terminal,
 ): Promise<Exit> {
   const outcome = await verifyFiles(files, {
-    schedule: null,
+    schedule: verifyTrace,
     progress: (file, events) =>
       terminal.progress(`${file}: ${countText(events)} events verified`, null),
   });
