@@ -47,6 +47,9 @@ function checkOrder(tree: RangeTree, seen: readonly number[]): void {
       const isForward = lastPfn > startPfn || (lastPfn === startPfn && lastOffset >= startOffset);
       assert(isForward, "a range does not end before it starts");
       assert(lastPfn <= PFN_LAST, "a range ends inside the space");
+      const low = leaves.floats[leaf * LEAF_FLOATS + LOW]!;
+      const isBelow = endPfn < low || endPfn === -1 || tree.splitsFrames === 1;
+      assert(rank > 0 || isBelow, "no earlier range reaches LOW");
       const isWhole = startOffset === 0 && lastOffset === 0xfff;
       assert(isWhole || tree.splitsFrames === 1, "a paged tree holds whole frames");
       endPfn = lastPfn;

@@ -4,12 +4,13 @@
  * Each leaf is a block of 288 bytes, so that a look-up meets one page and few cache lines. A range
  * stays in its slot; only the leaf's order changes, eight slot numbers of four bits in one word (the
  * slots in use by rank, then the free ones), so that insertion and removal move nothing and contain
- * no loop. Slots not in use start at an infinite frame: counting the slots that start at or below a
- * frame gives its rank without a branch that depends on an address (a wrongly predicted branch costs
- * as much as ten comparisons). Leaves are linked both ways.
+ * no loop. Free slots start at an infinite frame and end at −1: counting the slots that start at or
+ * below a frame gives its rank without a branch that depends on an address (a wrongly predicted
+ * branch costs as much as ten comparisons). Leaves are linked both ways.
  *
  * Fences tell which frames belong to a leaf without a look at the tree: from `LOW` to below `HIGH`.
- * They may be narrower than what the tree sends here, never wider.
+ * They may be narrower than what the tree sends here, never wider, and no range of an earlier leaf
+ * reaches `LOW`.
  */
 
 /** Ranges of a full leaf. */
@@ -71,7 +72,10 @@ export class RangeLeaves {
     }
     const { floats, words } = this;
     const at = leaf * LEAF_FLOATS;
-    for (let slot = 0; slot < LEAF_MAX; slot += 1) floats[at + 2 * slot] = Infinity;
+    for (let slot = 0; slot < LEAF_MAX; slot += 1) {
+      floats[at + 2 * slot] = Infinity;
+      floats[at + 2 * slot + 1] = -1;
+    }
     floats[at + LOW] = low;
     floats[at + HIGH] = high;
     words[2 * at + ORDER] = ORDER_FRESH;
@@ -125,6 +129,12 @@ export class RangeLeaves {
   /** The leaf after, or NONE. */
   after(leaf: number): number {
     return this.words[leaf * LEAF_WORDS + AFTER]! - 1;
+  }
+
+  /** Moves the low fence up, where a range of an earlier leaf reaches up to `pfn`. */
+  keepAbove(leaf: number, pfn: number): void {
+    const at = leaf * LEAF_FLOATS + LOW;
+    if (this.floats[at]! <= pfn) this.floats[at] = pfn + 1;
   }
 
   /** Says that the frames of two neighbouring leaves part at `pfn`. */
@@ -186,16 +196,16 @@ export class RangeLeaves {
   takeFrames(leaf: number, startPfn: number, lastPfn: number): number {
     const { floats, words } = this;
     const at = leaf * LEAF_FLOATS;
+    if (words[2 * at + COUNT] === LEAF_MAX) return UNSURE;
+    if (startPfn < floats[at + LOW]! || lastPfn >= floats[at + HIGH]!) return UNSURE;
+    // The slots before and after may be free ones (before the first comes rank 7, which is free in a
+    // leaf that is not full): those end below and start above everything.
     const rank = this.countUpTo(leaf, startPfn);
     const order = words[2 * at + ORDER]!;
-    const count = words[2 * at + COUNT]!;
-    if (rank === 0 || count === LEAF_MAX) return UNSURE;
-    if (floats[at + 2 * ((order >>> (4 * rank - 4)) & 0xf) + 1]! >= startPfn) return TAKEN;
-    if (rank < count) {
-      if (floats[at + 2 * ((order >>> (4 * rank)) & 0xf)]! <= lastPfn) return TAKEN;
-    } else if (lastPfn >= floats[at + HIGH]!) {
-      return UNSURE;
-    }
+    const before = (order >>> (4 * rank - 4)) & 0xf;
+    const after = (order >>> (4 * rank)) & 0xf;
+    if (floats[at + 2 * before + 1]! >= startPfn || floats[at + 2 * after]! <= lastPfn)
+      return TAKEN;
     return this.insertAt(leaf, rank);
   }
 
@@ -222,6 +232,7 @@ export class RangeLeaves {
       (order & below) | ((order >>> 4) & used & ~below) | (slot << (4 * rest)) | (order & above);
     words[at + COUNT] = rest;
     this.floats[leaf * LEAF_FLOATS + 2 * slot] = Infinity;
+    this.floats[leaf * LEAF_FLOATS + 2 * slot + 1] = -1;
   }
 
   /** Writes a range into a slot. Flags have 28 bits. */

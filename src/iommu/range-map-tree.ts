@@ -19,6 +19,10 @@ import { NODE_MAX, NODE_MIN, RangeNodes } from "./range-map-nodes.ts";
 const LEVELS_MAX = 12;
 /** Hints for each leaf that there is room for; a power of two. */
 const HINTS_PER_LEAF = 2;
+/** Hints that the frames of a typical leaf are spread over: more hit a leaf, fewer share a hint. */
+const HINTS_USED_PER_LEAF = 2.5;
+/** Leaves that are looked at to find a typical one. */
+const SAMPLES = 31;
 
 /** Asked before each growth with the bytes it takes; `false` makes it fail. */
 export type AllowGrowth = (bytes: number) => boolean;
@@ -38,6 +42,8 @@ export class RangeTree {
   leafAdded = NONE;
   /** Leaves by hash of a frame number: where a look-up ended before. */
   #hints = new Int32Array(0);
+  /** Hints for each frame, mostly a fraction. */
+  #hintScale = 0.25;
   readonly #allow: AllowGrowth | null;
   /** What the last split made, or NONE, and the key it starts at. */
   #split = NONE;
@@ -71,8 +77,8 @@ export class RangeTree {
 
   /** The leaf that (pfn, offset) belongs to; the tree must not be empty. */
   leafOf(pfn: number, offset: number): number {
-    // Four frames share a hint, neighbours have neighbouring ones, and large strides spread.
-    const bucket = (pfn * 0.25) | 0;
+    // Frames near each other share a hint, neighbours have neighbouring ones, far ones spread.
+    const bucket = (pfn * this.#hintScale) | 0;
     const hint = (bucket ^ (bucket >>> 8) ^ (bucket >>> 18)) & (this.#hints.length - 1);
     const leaf = this.#hints[hint]!;
     if (this.leaves.owns(leaf, pfn)) {
@@ -134,10 +140,25 @@ export class RangeTree {
       const hints = new Int32Array(hintCount);
       this.leaves.grow(capacity);
       this.#hints = hints;
+      this.#fitHints(capacity / 2);
       return true;
     } catch {
       return false; // The engine has no memory for arrays of this size.
     }
+  }
+
+  /** Fits the hints to the width of a typical leaf, the median of some out of `count`. */
+  #fitHints(count: number): void {
+    const floats = this.leaves.floats;
+    const widths = new Float64Array(SAMPLES).fill(Infinity);
+    for (let sample = 0; sample < SAMPLES; sample += 1) {
+      const at = Math.floor((sample * count) / SAMPLES) * LEAF_FLOATS;
+      const low = floats[at + LOW]!;
+      if (low >= 0) widths[sample] = Math.max(floats[at + HIGH]! - low, 1);
+    }
+    widths.sort();
+    const median = widths[SAMPLES >>> 1]!;
+    if (median < Infinity && median > 0) this.#hintScale = HINTS_USED_PER_LEAF / median;
   }
 
   #growNodes(capacity: number): boolean {
@@ -167,12 +188,16 @@ export class RangeTree {
 
   /** Moves a fence of the leaf that a frame belongs to, so that the frame lies between them. */
   #widen(leaf: number, pfn: number): void {
-    const floats = this.leaves.floats;
+    const leaves = this.leaves;
+    const floats = leaves.floats;
     const at = leaf * LEAF_FLOATS;
-    if (pfn < floats[at + LOW]!) floats[at + LOW] = pfn;
     // Where offsets count, a part of the frame may belong to the next leaf.
     const end = this.splitsFrames === 0 ? pfn + 1 : pfn;
     if (end > floats[at + HIGH]!) floats[at + HIGH] = end;
+    if (pfn >= floats[at + LOW]!) return;
+    const before = leaves.before(leaf);
+    if (before === NONE || leaves.lastPfn(before, leaves.count(before) - 1) < pfn)
+      floats[at + LOW] = pfn;
   }
 
   #descend(pfn: number, offset: number): number {

@@ -338,6 +338,8 @@ export class RangeMap {
       valueOffset,
       flags,
     );
+    const next = tree.leaves.after(tree.leafAdded);
+    if (next !== NONE && tree.splitsFrames === 0) tree.leaves.keepAbove(next, lastPfn);
     return RangeInsert.OK;
   }
 

@@ -55,7 +55,7 @@ describe("PROBE", () => {
     }
   });
 
-  it("writes properties byte for byte as the specification lays them out (V93, V97)", () => {
+  it("writes properties byte for byte as the specification lays them out (V93, V97, V98)", () => {
     const reserved = [
       { start: 0x1000n, last: 0x1fffn, kind: "reserved" } as const,
       { start: 0xfee0_0000n, last: 0xfeef_ffffn, kind: "msi" } as const,

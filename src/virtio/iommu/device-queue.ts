@@ -12,6 +12,7 @@ import { type DeviceQueue, Pop } from "../virtqueue-device.ts";
 import { Chain } from "../virtqueue-segments.ts";
 import { REQUEST_BYTES, STOPPED, type VirtioIommuDevice } from "./device.ts";
 import { FAULT_BYTES } from "./device-faults.ts";
+import { TAIL_BYTES } from "./protocol.ts";
 
 /** The two queues of one device. */
 export class IommuQueues {
@@ -47,13 +48,49 @@ export class IommuQueues {
     const reply = this.#reply;
     let count = 0;
     while (count < countMax && !device.isStopped && requestQueue.pop(chain) === Pop.CHAIN) {
-      if (requestQueue.gather(chain, request) < 0) break;
+      if (!this.#copyRequest() && requestQueue.gather(chain, request) < 0) break;
       const used = device.handle(request, chain.readableBytes, reply, chain.writableBytes);
       if (used === STOPPED) break;
-      if (!requestQueue.reply(chain, reply, used)) break;
+      const isReturned = this.#copyReply(used)
+        ? requestQueue.complete(chain, used)
+        : requestQueue.reply(chain, reply, used);
+      if (!isReturned) break;
       count += 1;
     }
     return count;
+  }
+
+  /**
+   * Copies a request that lies in one piece on a word boundary, as every request of Linux does.
+   *
+   * @returns false, and nothing is copied, when it does not
+   */
+  #copyRequest(): boolean {
+    const chain = this.#chain;
+    const memory = this.requestQueue.memory;
+    const bytes = chain.lengths[0]!;
+    if (chain.readableCount !== 1 || bytes > REQUEST_BYTES || (bytes & 3) !== 0) return false;
+    const view = memory.locateHalves(chain.lows[0]!, chain.highs[0]!, bytes, false);
+    if (view === null || (memory.at & 3) !== 0) return false;
+    const source = view.u32;
+    const target = this.#request.u32;
+    const base = memory.at >> 2;
+    const words = bytes >> 2;
+    for (let index = 0; index < words; index += 1) target[index] = source[base + index]!;
+    return true;
+  }
+
+  /** Copies a tail into a writable part that starts on a word boundary. @returns false as above */
+  #copyReply(used: number): boolean {
+    if (used !== TAIL_BYTES) return false;
+    const chain = this.#chain;
+    const memory = this.requestQueue.memory;
+    const first = chain.readableCount;
+    if (chain.lengths[first]! < TAIL_BYTES) return false;
+    const view = memory.locateHalves(chain.lows[first]!, chain.highs[first]!, TAIL_BYTES, true);
+    if (view === null || (memory.at & 3) !== 0) return false;
+    view.u32[memory.at >> 2] = this.#reply.u32[0]!;
+    return true;
   }
 
   /**
