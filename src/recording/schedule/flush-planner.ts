@@ -21,8 +21,8 @@ import type { Rings } from "./rings.ts";
 import { Level } from "./schedule-events.ts";
 
 /** Hypotheses that are kept for one gap, and how much dearer than the best they may be. */
-const KEPT_MAX = 2;
-const KEPT_SLACK = 12;
+const KEPT_MAX = 6;
+const KEPT_SLACK = 40;
 /** A ring this full may overflow: then every gap counts. */
 const NEARLY_FULL = 240;
 

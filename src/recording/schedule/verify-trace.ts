@@ -19,6 +19,9 @@ import { settleUnfinished } from "./unfinished.ts";
 /** Operations at a recording's end that may be left out at most. */
 const TAIL_MAX = 4096;
 
+/** A search that keeps more in play, for what the first one cannot explain whole. */
+const WIDE_SEARCH = { width: 96, margin: 120 };
+
 /** A schedule and what the free run over it gave. */
 interface Attempt {
   readonly schedule: Schedule;
@@ -38,10 +41,10 @@ export function verifyTrace(
   const isSegment = settleUnfinished(operations);
   let best = explain(operations, facts, (index) => isSegment[index] === 0);
   let cutOff = 0;
-  if (best.result.matched < best.result.compared) {
+  if (!isWhole(best)) {
     const end = firstUnfinished(operations);
     const shorter = explain(operations, facts, (index) => index < end && isSegment[index] === 0);
-    if (shorter.result.matched === shorter.result.compared) {
+    if (isWhole(shorter)) {
       cutOff = best.result.compared - shorter.result.compared;
       best = shorter;
     }
@@ -57,6 +60,8 @@ export function verifyTrace(
   };
 }
 
+const isWhole = ({ result }: Attempt): boolean => result.matched === result.compared;
+
 /** Strict if that explains everything, else whatever explains more. */
 function explain(
   operations: OperationColumns,
@@ -64,14 +69,17 @@ function explain(
   select: (index: number) => boolean,
 ): Attempt {
   const events = eventsOf(operations, facts.cpus, select);
-  const attempt = (deferred: boolean): Attempt => {
-    const schedule = inferSchedule(events, { deferred, fromMiddle: !facts.fromBoot });
+  const attempt = (options: { deferred: boolean; width?: number; margin?: number }): Attempt => {
+    const schedule = inferSchedule(events, { ...options, fromMiddle: !facts.fromBoot });
     return { schedule, result: freeRun(schedule) };
   };
-  const strict = attempt(false);
-  if (strict.result.matched === strict.result.compared) return strict;
-  const lazy = attempt(true);
-  return lazy.result.matched > strict.result.matched ? lazy : strict;
+  const strict = attempt({ deferred: false });
+  if (isWhole(strict)) return strict;
+  const lazy = attempt({ deferred: true });
+  const better = lazy.result.matched > strict.result.matched ? lazy : strict;
+  if (isWhole(better)) return better;
+  const wide = attempt({ deferred: better.schedule.deferred, ...WIDE_SEARCH });
+  return wide.result.matched > better.result.matched ? wide : better;
 }
 
 /**
