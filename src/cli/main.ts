@@ -6,9 +6,11 @@ import { ProcessTerminal } from "./terminal.ts";
 /** Exit status of a process that SIGINT ended, as shells report it. */
 const EXIT_SIGINT = 130;
 
-/** Ends quietly when the reader of a stream has gone, as `| head` does. */
-function onStreamError(error: NodeJS.ErrnoException): void {
-  process.exit(error.code === "EPIPE" ? Exit.DONE : Exit.INTERNAL);
+/** Ends quietly when the reader of the output has gone, as `| head` does; says what else is wrong. */
+function onOutputError(error: NodeJS.ErrnoException): void {
+  if (error.code === "EPIPE") process.exit(Exit.DONE);
+  process.stderr.write(`iommukit: the output cannot be written: ${error.code ?? error.message}\n`);
+  process.exit(Exit.BAD_INPUT);
 }
 
 /**
@@ -17,7 +19,7 @@ function onStreamError(error: NodeJS.ErrnoException): void {
  * @param words - the arguments behind the program's name
  */
 export async function main(words: readonly string[]): Promise<void> {
-  process.stdout.on("error", onStreamError);
+  process.stdout.on("error", onOutputError);
   // Without a place for messages the work goes on.
   process.stderr.on("error", () => {});
   const terminal = new ProcessTerminal({

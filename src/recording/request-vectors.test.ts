@@ -94,7 +94,8 @@ describe("vectors of requests", () => {
 
   it("do not carry a value over from the line before", () => {
     const { rows } = read(
-      '{"req": "aabbccdd", "tail": 16, "used_len": 8, "status": 3, "buf": "0102"}\n{"req": ""}\n',
+      '{"req": "aabbccdd", "tail": 16, "used_len": 8, "status": 3, "buf": "0102"}\n' +
+        '{"req": "", "tail": 0, "used_len": 0, "status": null}\n',
     );
     expect(rows[1]).toEqual({
       line: 2,
@@ -110,6 +111,10 @@ describe("vectors of requests", () => {
   it("report lines that are torn or senseless, and go on", () => {
     const row = '{"i": 1, "req": "00", "tail": 4, "used_len": 4, "status": 6, "buf": null}';
     const bad = [
+      row.replace('"tail": 4, ', ""),
+      row.replace('"used_len": 4, ', ""),
+      row.replace(', "status": 6', ""),
+      row.replace('"status": 6', '"status": null'),
       row.slice(0, 40),
       row.slice(10),
       row.replace('"00"', '"0"'),

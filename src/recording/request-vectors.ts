@@ -131,9 +131,10 @@ export class RequestVectorReader {
     row.requestBytes = -1;
     row.replyBytes = -1;
     row.status = -1;
-    row.writableBytes = 0;
-    row.usedBytes = 0;
+    row.writableBytes = -1;
+    row.usedBytes = -1;
     row.index = 0;
+    this.#hasStatus = false;
     if (!this.#take(OPEN)) return false;
     for (let position = 0; ; position += 1) {
       const key = this.#nextKey(position);
@@ -145,8 +146,17 @@ export class RequestVectorReader {
       if (next === COMMA) continue;
       if (next !== CLOSE) return false;
       cursor.skipBlanks();
-      return row.requestBytes >= 0;
+      return this.#isWhole();
     }
+  }
+
+  #hasStatus = false;
+
+  /** Whether the object told all that a row needs; a status is missing only where nothing came. */
+  #isWhole(): boolean {
+    const { requestBytes, writableBytes, usedBytes, status } = this.#row;
+    if (requestBytes < 0 || writableBytes < 0 || usedBytes < 0) return false;
+    return this.#hasStatus && (status >= 0 || usedBytes === 0);
   }
 
   /**
@@ -225,6 +235,7 @@ export class RequestVectorReader {
         row.replyBytes = this.#takeHexString(true);
         return row.replyBytes >= 0;
       case Key.status:
+        this.#hasStatus = true;
         if (cursor.take(NULL)) return true;
         if (!this.#takeCount(255)) return false;
         row.status = cursor.value;
