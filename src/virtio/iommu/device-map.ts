@@ -96,7 +96,7 @@ function mapRange(
     // [P] V62: the specification leaves the status open.
     if (!state.departs(OVER_RESERVED, RANGE)) return RANGE;
   }
-  const pages = lastPfn - startPfn + Math.floor((physOffset + lastOffset - startOffset) / 4096);
+  const pages = lastPfn - startPfn + ((physOffset + lastOffset - startOffset) >> 12);
   // [P] V64: RANGE, as for every other range that does not fit.
   if (physPfn + pages > PFN_LAST && !state.departs(PHYS_OVERFLOW, RANGE)) return RANGE;
   const { intervals, mappings } = domain;
@@ -175,11 +175,9 @@ function isInInputRange(
   lastPfn: number,
   lastOffset: number,
 ): boolean {
-  if (!state.isOffered(Feature.INPUT_RANGE)) return true;
-  const { inputStartPfn, inputStartOffset, inputLastPfn, inputLastOffset } = state;
-  if (startPfn < inputStartPfn || lastPfn > inputLastPfn) return false;
-  if (startPfn === inputStartPfn && startOffset < inputStartOffset) return false;
-  return lastPfn < inputLastPfn || lastOffset <= inputLastOffset;
+  if (startPfn < state.inputStartPfn || lastPfn > state.inputLastPfn) return false;
+  if (startPfn === state.inputStartPfn && startOffset < state.inputStartOffset) return false;
+  return lastPfn < state.inputLastPfn || lastOffset <= state.inputLastOffset;
 }
 
 /** Whether a range meets a reserved region of any endpoint of the domain (V62). */
@@ -279,6 +277,7 @@ function removed(
   state.changes += 1;
   state.generation += 1;
   state.meter.step(rangeRemove, count, 0);
+  if (state.listeners.size === 0) return;
   for (const listener of state.listeners) {
     listener.unmapped?.(domain.id, startPfn, startOffset, lastPfn, lastOffset);
   }

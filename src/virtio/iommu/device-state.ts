@@ -6,7 +6,7 @@
  */
 import { RangeMap } from "../../iommu/range-map.ts";
 import { type Meter, Step } from "../../meter.ts";
-import { offsetOf, pfnOf } from "../../units.ts";
+import { ADDRESS_LAST, offsetOf, pfnOf } from "../../units.ts";
 import {
   checkEndpoint,
   type EndpointConfig,
@@ -57,6 +57,8 @@ export interface DomainState {
 
 const OWN_ENDPOINT = quirkBit("qemu-iommu-is-endpoint");
 const ID_CUT = quirkBit("qemu-endpoint-id-cut");
+/** Endpoints beyond which a quirk makes no more of them. */
+const ENDPOINTS_MAX = 2 ** 20;
 /** Bits of an endpoint ID that name a PCI function. */
 const FUNCTION_BITS = 0xffff;
 const ORDERED = quirkBit("qemu-unmap-not-atomic") | quirkBit("qemu-map-inverted");
@@ -88,6 +90,7 @@ export class DeviceState {
   /** Bits of an address below the granule, by halves. */
   readonly granuleLow: number;
   readonly granuleHigh: number;
+  /** Addresses that can be mapped: all of them while INPUT_RANGE is not offered. */
   readonly inputStartPfn: number;
   readonly inputStartOffset: number;
   readonly inputLastPfn: number;
@@ -107,10 +110,12 @@ export class DeviceState {
     const below = granuleOf(config.pageSizeMask) - 1n;
     this.granuleLow = Number(below & 0xffff_ffffn) | 0;
     this.granuleHigh = Number(below >> 32n) | 0;
-    this.inputStartPfn = pfnOf(config.inputRange.start);
-    this.inputStartOffset = offsetOf(config.inputRange.start);
-    this.inputLastPfn = pfnOf(config.inputRange.last);
-    this.inputLastOffset = offsetOf(config.inputRange.last);
+    const isLimited = this.isOffered(Feature.INPUT_RANGE);
+    const { start, last } = isLimited ? config.inputRange : { start: 0n, last: ADDRESS_LAST };
+    this.inputStartPfn = pfnOf(start);
+    this.inputStartOffset = offsetOf(start);
+    this.inputLastPfn = pfnOf(last);
+    this.inputLastOffset = offsetOf(last);
     for (const endpoint of config.endpoints) this.addEndpoint(endpoint);
     const own = config.ownEndpoint;
     if (own !== null && !this.endpoints.has(own.id)) this.#add(own, OWN_ENDPOINT);
@@ -172,7 +177,7 @@ export class DeviceState {
 
   /** The endpoint that QEMU makes of an ID it does not know, or null. */
   cutEndpoint(id: number): EndpointState | null {
-    if ((this.quirks & ID_CUT) === 0) return null;
+    if ((this.quirks & ID_CUT) === 0 || this.endpoints.size >= ENDPOINTS_MAX) return null;
     const named = this.endpoints.get(id & FUNCTION_BITS);
     if (named === undefined || (named.byQuirks & ~this.quirks) !== 0) return null;
     const byQuirks = named.byQuirks | ID_CUT;

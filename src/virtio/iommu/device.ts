@@ -52,6 +52,12 @@ const MAP_UNMAP_ANYWAY = quirkBit("qemu-map-unmap-not-negotiated");
 const SHORT_BREAKS = quirkBit("qemu-short-request-breaks-device");
 const RESET_KEEPS = quirkBit("qemu-reset-keeps-domains");
 const NOT_WRITTEN = -1;
+// Names of this file, because the engine folds those into the code and not those of other files.
+const { MAP, UNMAP, ATTACH, DETACH, PROBE } = RequestType;
+const MAP_UNMAP_BIT = 1 << Feature.MAP_UNMAP;
+const MAP_BYTES = MapRequest.bytes;
+const UNMAP_BYTES = UnmapRequest.bytes;
+const { requestMap, requestUnmap, requestOther } = Step;
 
 /** The device. */
 export class VirtioIommuDevice {
@@ -107,8 +113,8 @@ export class VirtioIommuDevice {
     }
     // V14: the head's other bytes are ignored.
     const type = readable.u8[0]!;
-    if (type === RequestType.PROBE && state.isOffered(Feature.PROBE)) {
-      state.meter.step(Step.requestOther, 1, 0);
+    if (type === PROBE && state.isOffered(Feature.PROBE)) {
+      state.meter.step(requestOther, 1, 0);
       const used = probe(state, readable, readableBytes, writable, writableBytes);
       if (state.fired !== 0) state.endRequest(writable.u8[used - TAIL_BYTES]!);
       return used;
@@ -130,29 +136,28 @@ export class VirtioIommuDevice {
     const state = this.#state;
     // [P] V18: a body that is too short is INVAL; V19: one that is too long is cut.
     switch (type) {
-      case RequestType.MAP:
-        if (!this.#hasMapUnmap()) return NOT_WRITTEN;
-        state.meter.step(Step.requestMap, 1, 0);
-        return readableBytes < MapRequest.bytes ? Status.INVAL : map(state, readable);
-      case RequestType.UNMAP:
-        // [P] Without MAP_UNMAP there is no such request: it is of unknown type.
-        if (!this.#hasMapUnmap()) return NOT_WRITTEN;
-        state.meter.step(Step.requestUnmap, 1, 0);
-        return readableBytes < UnmapRequest.bytes ? Status.INVAL : unmap(state, readable);
-      case RequestType.ATTACH:
-        state.meter.step(Step.requestOther, 1, 0);
+      case MAP:
+        if ((state.negotiated & MAP_UNMAP_BIT) === 0 && !this.#mapsAnyway()) return NOT_WRITTEN;
+        state.meter.step(requestMap, 1, 0);
+        return readableBytes < MAP_BYTES ? Status.INVAL : map(state, readable);
+      case UNMAP:
+        if ((state.negotiated & MAP_UNMAP_BIT) === 0 && !this.#mapsAnyway()) return NOT_WRITTEN;
+        state.meter.step(requestUnmap, 1, 0);
+        return readableBytes < UNMAP_BYTES ? Status.INVAL : unmap(state, readable);
+      case ATTACH:
+        state.meter.step(requestOther, 1, 0);
         return readableBytes < AttachRequest.bytes ? Status.INVAL : attach(state, readable);
-      case RequestType.DETACH:
-        state.meter.step(Step.requestOther, 1, 0);
+      case DETACH:
+        state.meter.step(requestOther, 1, 0);
         return readableBytes < DetachRequest.bytes ? Status.INVAL : detach(state, readable);
       default:
         return NOT_WRITTEN;
     }
   }
 
-  #hasMapUnmap(): boolean {
-    const state = this.#state;
-    return state.isNegotiated(Feature.MAP_UNMAP) || state.departs(MAP_UNMAP_ANYWAY, NOT_WRITTEN);
+  /** [P] Without MAP_UNMAP there are no such requests: they are of unknown type. */
+  #mapsAnyway(): boolean {
+    return this.#state.departs(MAP_UNMAP_ANYWAY, NOT_WRITTEN);
   }
 
   /** The longest answer there is. */
