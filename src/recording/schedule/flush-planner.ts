@@ -15,7 +15,7 @@ import {
   TIMER_MS_LATE,
   TIMER_MS_MIN,
 } from "./costs.ts";
-import type { FlushVariants } from "./flush-variants.ts";
+import type { FlushChoice, FlushVariants } from "./flush-variants.ts";
 import type { Hypothesis } from "./magazine-state.ts";
 import type { Rings } from "./rings.ts";
 import { Level } from "./schedule-events.ts";
@@ -25,12 +25,6 @@ const KEPT_MAX = 6;
 const KEPT_SLACK = 40;
 /** A ring this full may overflow: then every gap counts. */
 const NEARLY_FULL = 240;
-
-/** A hypothesis with a flush, and its cost with what is expected of rings that empty themselves. */
-export interface FlushChoice {
-  readonly hypothesis: Hypothesis;
-  readonly cost: number;
-}
 
 /** Makes the hypotheses in which a flush lies in a gap. */
 export class FlushPlanner {

@@ -14,7 +14,6 @@ import type { AllocationPlacer } from "./allocation-placer.ts";
 import type { CacheModel } from "./cache-model.ts";
 import { Cost } from "./costs.ts";
 import type { FlushCarrier } from "./flush-carrier.ts";
-import type { FlushChoice } from "./flush-planner.ts";
 import type { FlushNode, Hypothesis } from "./magazine-state.ts";
 import type { Rings } from "./rings.ts";
 import { Level } from "./schedule-events.ts";
@@ -36,6 +35,12 @@ export interface FlushPlace {
   /** What the flush costs by itself. */
   readonly paid: number;
   readonly limit: number;
+}
+
+/** A hypothesis with a flush, and its cost with what is expected of rings that empty themselves. */
+export interface FlushChoice {
+  readonly hypothesis: Hypothesis;
+  readonly cost: number;
 }
 
 /** Which rings empty themselves, and whether the handler's own one comes before ring `first`. */
