@@ -101,23 +101,24 @@ const mapBar: Benchmark = {
   },
 };
 
-/** Random walks over 1 GiB of single pages that lie anywhere in 16 GiB. */
-function walk(format: PageTableFormat, meter: Meter, what: string): Benchmark {
+/** Random walks over 200 000 single pages that lie anywhere in 16 GiB. */
+function walk(format: PageTableFormat, meter: Meter = NULL_METER): Benchmark {
+  const what = meter === NULL_METER ? "" : " counted";
   return {
     name: `page-table/walk-${format.topLevel + 1}-levels ${format.name}${what}`,
     unit: "walk",
-    target: { ns: 30 },
+    target: meter === NULL_METER ? { ns: 30 } : null,
     prepare(scale) {
       const table = createTable(format, meter);
       const random = new Random(2);
-      const pages = Math.max(64, Math.round(2 ** 18 * scale));
+      const pages = Math.max(64, Math.round(200_000 * scale));
       const frames = 2 ** (format.granuleShift - 12);
       const start = 2 ** 24;
       for (let page = 0; page < pages; page += 1) {
         const phys = 2 ** 20 + random.below(2 ** 22) * frames;
         table.mapPages(start + page * frames, phys, format.granuleShift, 1, PROT_RW);
       }
-      const iovas = Float64Array.from(
+      const iovas = Uint32Array.from(
         { length: 2 ** 16 },
         () => start + random.below(pages * frames),
       );
@@ -147,8 +148,8 @@ export const benchmarks: readonly Benchmark[] = [
   mapUnmapPairs(vtd),
   mapUnmapPairs(amdV1()),
   mapBar,
-  walk(vtd, NULL_METER, ""),
-  walk(vtd, new CountingMeter(), " counted"),
-  walk(amdV1({ levels: 4 }), NULL_METER, ""),
-  walk(arm, NULL_METER, ""),
+  walk(vtd),
+  walk(amdV1({ levels: 4 })),
+  walk(arm),
+  walk(vtd, new CountingMeter()),
 ];

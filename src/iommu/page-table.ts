@@ -156,7 +156,9 @@ export class PageTable {
 
   /** Walks from the top as the hardware does. @returns whether a page was found */
   walk(iovaPfn: number, out: WalkResult): boolean {
-    return this.#walker.walk(this.#tree.rootPfn, this.#tree.topLevel, iovaPfn, out);
+    const { rootPfn, topLevel, lastPfn } = this.#tree;
+    if (iovaPfn <= lastPfn) return this.#walker.walkFrom(topLevel, rootPfn, iovaPfn, out);
+    return this.#walker.walk(rootPfn, topLevel, iovaPfn, out);
   }
 
   /** Walks from the table of `level` at `tablePfn`, as found by an earlier walk. */

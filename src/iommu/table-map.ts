@@ -306,8 +306,7 @@ export class TableMapper {
     for (const pfn of tops) {
       cursor.enter(pfn, tree.topLevel + 1, 0);
       tree.linkTable(cursor, tree.rootPfn);
-      tree.rootPfn = pfn;
-      tree.topLevel += 1;
+      tree.setTop(pfn, tree.topLevel + 1);
     }
     return 0;
   }

@@ -28,15 +28,17 @@ export interface EntryPlace {
   readonly node: number;
 }
 
-/** Tables of one domain. */
+/** Tables of one domain. Fields are declared only, for one representation each. */
 export class TableTree {
-  readonly format: PageTableFormat;
-  readonly pool: PagePool;
-  readonly node: number;
-  readonly meter: Meter;
+  declare readonly format: PageTableFormat;
+  declare readonly pool: PagePool;
+  declare readonly node: number;
+  declare readonly meter: Meter;
   /** First frame of the top table; −1 when there is none. */
   rootPfn = -1;
-  topLevel: number;
+  declare topLevel: number;
+  /** Last frame below the present top; with sign extension, of the lower half. */
+  declare lastPfn: number;
   /** Tables that are part of the tree, by level. */
   readonly tableCounts = new Int32Array(LEVELS_MAX);
   /** Changes whenever a table leaves the tree. */
@@ -53,15 +55,20 @@ export class TableTree {
     this.node = node;
     this.meter = meter;
     this.topLevel = format.topLevel;
+    this.lastPfn = this.#lastBelow(format.topLevel);
+  }
+
+  /** Makes a table that points to the root the new root. */
+  setTop(pfn: number, level: number): void {
+    this.rootPfn = pfn;
+    this.topLevel = level;
+    this.lastPfn = this.#lastBelow(level);
   }
 
   /** Whether frames `first` … `last` lie below the present top. */
   spans(firstPfn: number, lastPfn: number): boolean {
-    if (!this.format.spans(firstPfn, lastPfn)) return false;
-    return (
-      this.topLevel === this.format.topLevelMax ||
-      lastPfn < this.format.tableFramesOf[this.topLevel]!
-    );
+    if (lastPfn <= this.lastPfn) return true;
+    return this.format.signExtend && this.format.spans(firstPfn, lastPfn);
   }
 
   /** Takes a zeroed table. @returns its first frame, or −1 when no memory is left */
@@ -152,6 +159,10 @@ export class TableTree {
   /** Bytes held at most at any time. */
   get bytesPeak(): number {
     return this.framesPeak * PAGE_BYTES;
+  }
+
+  #lastBelow(level: number): number {
+    return Math.min(this.format.lastPfn, this.format.tableFramesOf[level]! - 1);
   }
 
   #destroyBelow(level: number, pfn: number): void {

@@ -8,7 +8,7 @@
  * Source: the walks that the documents named in `formats/` describe.
  */
 import { createChunk, type FrameChunk, type FrameMemory } from "../memory/page-pool.ts";
-import { type Meter, Step } from "../meter.ts";
+import { type Meter, NULL_METER, Step } from "../meter.ts";
 import { modulo, PAGE_SHIFT, powerOfTwo } from "../units.ts";
 import {
   contiguousShift,
@@ -70,6 +70,8 @@ export class TableWalker {
   readonly #format: PageTableFormat;
   readonly #memory: FrameMemory;
   readonly #meter: Meter;
+  /** Whether somebody listens: a call through an interface costs a fifth of a walk. */
+  readonly #isMetered: boolean;
   /** The chunk that the last entry was read from. */
   readonly #chunk: FrameChunk = createChunk();
   /** The attributes of the leaf found last, and the rights they give. */
@@ -81,6 +83,7 @@ export class TableWalker {
     this.#format = format;
     this.#memory = memory;
     this.#meter = meter;
+    this.#isMetered = meter !== NULL_METER;
   }
 
   /**
@@ -104,13 +107,21 @@ export class TableWalker {
    * the entries above it are not taken into account.
    */
   walkFrom(startLevel: number, tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
-    return startLevel === 3 && this.#format.hasNineBitLevels
-      ? this.#walkFour(tablePfn, iovaPfn, out)
-      : this.#walkLoop(startLevel, tablePfn, iovaPfn, out);
+    if (startLevel === this.#format.fourLevelTop) {
+      const iovaTop = (iovaPfn / 0x400_0000) | 0;
+      if (this.#walkFour(tablePfn, iovaPfn | 0, iovaTop, out)) return true;
+    }
+    return this.#walkLoop(startLevel, tablePfn, iovaPfn, out);
   }
 
-  /** The fast path of {@link TableWalker.#walkLoop} written out, for tables all in one chunk. */
-  #walkFour(tablePfn: number, iovaPfn: number, out: WalkResult): boolean {
+  /**
+   * The fast path of {@link TableWalker.#walkLoop} written out, for tables all in one chunk.
+   *
+   * @param iovaLow - bits 31 … 0 of the frame number
+   * @param iovaTop - bits 51 … 26
+   * @returns false, and `out` is of no use, when it met anything else
+   */
+  #walkFour(tablePfn: number, iovaLow: number, iovaTop: number, out: WalkResult): boolean {
     const format = this.#format;
     const { words, frames, firstPfn } = this.#chunk;
     const { tablePfns } = out;
@@ -118,14 +129,13 @@ export class TableWalker {
     const maskHigh = format.plainMaskHigh;
     const plainHigh = format.plainHigh;
     const plainStep = format.plainStep;
-    const iovaLow = iovaPfn >>> 0;
     let plainLow = format.plainLow + 3 * plainStep;
     let level = 3;
     let pfn = tablePfn;
     let offset = pfn - firstPfn;
-    if (offset < 0 || offset >= frames) return this.#walkLoop(3, tablePfn, iovaPfn, out);
+    if (offset < 0 || offset >= frames) return false;
     tablePfns[3] = pfn;
-    let word = (offset << 10) | ((iovaPfn / 0x400_0000) & 0x3fe);
+    let word = (offset << 10) | (iovaTop & 0x3fe);
     let low = words[word]! | 0;
     let high = words[word | 1]! | 0;
     if ((low & maskLow) === plainLow && (high & maskHigh) === plainHigh) {
@@ -133,7 +143,7 @@ export class TableWalker {
       level = 2;
       pfn = ((high & 0x7ff) << 20) | (low >>> 12);
       offset = pfn - firstPfn;
-      if (offset < 0 || offset >= frames) return this.#walkLoop(3, tablePfn, iovaPfn, out);
+      if (offset < 0 || offset >= frames) return false;
       tablePfns[2] = pfn;
       word = (offset << 10) | ((iovaLow >>> 17) & 0x3fe);
       low = words[word]! | 0;
@@ -143,7 +153,7 @@ export class TableWalker {
         level = 1;
         pfn = ((high & 0x7ff) << 20) | (low >>> 12);
         offset = pfn - firstPfn;
-        if (offset < 0 || offset >= frames) return this.#walkLoop(3, tablePfn, iovaPfn, out);
+        if (offset < 0 || offset >= frames) return false;
         tablePfns[1] = pfn;
         word = (offset << 10) | ((iovaLow >>> 8) & 0x3fe);
         low = words[word]! | 0;
@@ -152,7 +162,7 @@ export class TableWalker {
           level = 0;
           pfn = ((high & 0x7ff) << 20) | (low >>> 12);
           offset = pfn - firstPfn;
-          if (offset < 0 || offset >= frames) return this.#walkLoop(3, tablePfn, iovaPfn, out);
+          if (offset < 0 || offset >= frames) return false;
           tablePfns[0] = pfn;
           word = (offset << 10) | ((iovaLow << 1) & 0x3fe);
           low = words[word]! | 0;
@@ -160,23 +170,16 @@ export class TableWalker {
         }
       }
     }
-    if ((low & format.presentLow) === 0) return this.walkPlain(3, tablePfn, iovaPfn, out);
+    if ((low & format.presentLow) === 0) return false;
     const isLeaf =
       level === 0
         ? (low & format.leafMaskLow) === format.leafLow
         : format.kindOf(level, low) === LEAF;
-    if (!isLeaf) return this.walkPlain(3, tablePfn, iovaPfn, out);
-    this.#meter.step(ENTRY_READ, 4 - level, this.#chunk.node);
+    if (!isLeaf) return false;
+    if (this.#isMetered) this.#meter.step(ENTRY_READ, 4 - level, this.#chunk.node);
     out.startLevel = 3;
     out.prot = this.#protOf(low, high);
-    if (level > 0) return this.#leaf(level, 9 * level, low, high, iovaPfn, out);
-    out.physPfn = (high & format.addressHigh) * 0x10_0000 + (low >>> 12);
-    out.pageShift = 12;
-    out.level = 0;
-    out.fault = 0;
-    out.entryLow = low;
-    out.entryHigh = high;
-    return true;
+    return this.#leaf(level, 9 * level, low, high, iovaLow, out);
   }
 
   /**
@@ -316,6 +319,7 @@ export class TableWalker {
     return bits === 0;
   }
 
+  /** Puts a leaf into `out`. Of the frame number the bits inside the page count. */
   #leaf(
     level: number,
     order: number,
@@ -330,7 +334,7 @@ export class TableWalker {
     out.level = level;
     out.fault = 0;
     out.pageShift = order + 12;
-    if (order <= (format.orderInLow | 0)) {
+    if (order <= format.orderInLow) {
       const inPage = (1 << order) - 1;
       const lowPfn = (low & format.addressLow) >>> 12;
       const lowPhys = (lowPfn & ~inPage) | (iovaPfn & inPage);

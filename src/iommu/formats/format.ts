@@ -162,8 +162,8 @@ export class PageTableFormat {
   /** Highest index of every level but the top, and of the top. */
   declare readonly indexBelow: number;
   declare readonly indexTop: number;
-  /** Whether tables are single frames: 512 entries at each level, or fewer at the top. */
-  declare readonly hasNineBitLevels: boolean;
+  /** 3 when tables are single frames of 512 entries, or fewer at the top; else −1. */
+  declare readonly fourLevelTop: number;
   /** Whether pages of several entries exist. */
   declare readonly hasContiguous: boolean;
   /** log2 of the frames of the smallest page. */
@@ -237,7 +237,7 @@ export class PageTableFormat {
     this.levelBits = spec.indexBits[0]!;
     this.indexBelow = this.maskOf[0]!;
     this.indexTop = this.maskOf[this.topLevelMax]!;
-    this.hasNineBitLevels = spec.granuleShift === 12 && this.indexTop < 512;
+    this.fourLevelTop = spec.granuleShift === 12 && this.indexTop < 512 ? 3 : -1;
     this.hasContiguous = spec.kinds.some((kinds) => kinds.includes(EntryKind.CONTIGUOUS));
     this.leafOrder = this.shiftOf[0]!;
     this.orderInLow = spec.addressFold ? -1 : 20;
