@@ -4,11 +4,11 @@
  * "IOMMU device", MAP and UNMAP; VFIO type1: drivers/vfio/vfio_iommu_type1.c, the tree of vfio_dma).
  *
  * An address is a frame number and an offset (0 … 4095); `last` is inclusive, so a range may end at
- * 2^64 − 1. Each range carries the address that its first byte stands for and 32 bits of flags.
+ * 2^64 − 1. Each range carries the address that its first byte stands for and 28 bits of flags.
  * Removal takes whole ranges only: a span that would cut one removes nothing at all.
  *
  * Target: 10 M insertions or removals a second at 65 536 ranges; a span of n ranges in O(log + n)
- * with about 2 ns a range (bench/virtio-iommu.bench.ts). A position names a range until the next
+ * with a few ns a range (bench/virtio-iommu.bench.ts). A position names a range until the next
  * change of the map.
  */
 import { assert } from "../errors.ts";
@@ -42,7 +42,7 @@ export interface RangeEntry {
   readonly flags: number;
 }
 
-/** Most ranges that a map may be limited to: what its record numbers reach. */
+/** Most ranges that a map may be limited to: what positions and arrays reach. */
 export const RANGES_LIMIT = 2 ** 26;
 
 /** Bits of flags that a range carries. */
@@ -247,6 +247,7 @@ export class RangeMap {
   /** {@link insert} at the public edge. */
   add(entry: RangeEntry): RangeInsert {
     assert(entry.start <= entry.last, "a range does not end before it starts");
+    assert(entry.flags >= 0 && entry.flags < 2 ** RANGE_FLAG_BITS, "flags have 28 bits");
     return this.insert(
       pfnOf(entry.start),
       offsetOf(entry.start),
