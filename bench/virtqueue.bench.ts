@@ -49,7 +49,8 @@ function bothSides(form: Form, scale: number): { units: number; round: () => num
   const chain = new Chain();
   const readable = newView(256);
   const writable = newView(256);
-  const units = Math.max(BATCH, Math.floor((2_000_000 * scale) / BATCH) * BATCH);
+  // Whole rings, so that every round meets the same heads.
+  const units = Math.max(SIZE, Math.floor((2_000_000 * scale) / SIZE) * SIZE);
 
   const round = (): number => {
     let hash = 0;
@@ -117,7 +118,8 @@ function deviceSide(form: Form, scale: number): { units: number; round: () => nu
   const writable = newView(256);
   const view = memory.window(areas.driver, 4)!;
   const indexAt = (memory.at >> 1) + 1;
-  const units = Math.max(BATCH, Math.floor((4_000_000 * scale) / BATCH) * BATCH);
+  // Whole rings, so that every round meets the same heads.
+  const units = Math.max(SIZE, Math.floor((4_000_000 * scale) / SIZE) * SIZE);
   const round = (): number => {
     let hash = 0;
     for (let done = 0; done < units; done += BATCH) {
