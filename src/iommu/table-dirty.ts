@@ -11,14 +11,7 @@ import { assert } from "../errors.ts";
 import { createLocation, type FrameLocation } from "../memory/page-pool.ts";
 import { NULL_METER, Step } from "../meter.ts";
 import { alignDown, PAGE_SHIFT, PFN_LAST, powerOfTwo } from "../units.ts";
-import {
-  contiguousShift,
-  type DirtyLayout,
-  EntryKind,
-  entryIndex,
-  entryPfn,
-  highBits,
-} from "./formats/format.ts";
+import { contiguousShift, type DirtyLayout, EntryKind, entryPfn } from "./formats/format.ts";
 import { Prot } from "./prot.ts";
 import type { TableTree } from "./table-tree.ts";
 import { TableWalker, WalkResult } from "./table-walk.ts";
@@ -66,14 +59,15 @@ export class TableDirty {
     if (!this.#walker.walk(tree.rootPfn, tree.topLevel, iovaPfn, result)) return false;
     if ((result.prot & Prot.WRITE) === 0) return false;
     const { level } = result;
-    if (isDirty(dirty, result.entryLow, result.entryHigh)) return true;
-    // A page that cannot become dirty, as one without Arm's modifier bit, has no state to set.
-    if (!isDirty(dirty, result.entryLow ^ dirty.lowFlip, result.entryHigh)) return false;
     const at = this.#at;
     tree.locate(result.tablePfns[level]!, at);
-    const shift = format.shiftOf[level]!;
-    const index = entryIndex(iovaPfn >>> 0, highBits(iovaPfn), shift, format.maskOf[level]!);
-    at.words[at.index + 2 * index]! ^= dirty.lowFlip;
+    const word = at.index + 2 * tree.indexOf(level, iovaPfn);
+    const low = at.words[word]! | 0;
+    const high = at.words[word + 1]! | 0;
+    if (isDirty(dirty, low, high)) return true;
+    // A page that cannot become dirty, as one without Arm's modifier bit, has no state to set.
+    if (!isDirty(dirty, low ^ dirty.lowFlip, high)) return false;
+    at.words[word] = low ^ dirty.lowFlip;
     tree.meter.step(Step.entryWrite, 1, at.node);
     return true;
   }
@@ -92,10 +86,9 @@ export class TableDirty {
     const at = createLocation();
     tree.locate(tablePfn, at);
     const shift = format.shiftOf[level]!;
-    const mask = format.maskOf[level]!;
     let first = firstPfn;
     while (first <= lastPfn) {
-      const index = entryIndex(first >>> 0, highBits(first), shift, mask);
+      const index = tree.indexOf(level, first);
       const word = at.index + 2 * index;
       const low = at.words[word]! | 0;
       const high = at.words[word + 1]! | 0;

@@ -55,9 +55,6 @@ export class WalkResult {
   startLevel = 0;
   /** One of {@link WalkFault}. */
   fault: number = WalkFault.NONE;
-  /** The last entry read. */
-  entryLow = 0;
-  entryHigh = 0;
   /**
    * First frame of the table at each level, from `startLevel` down to `level`; −1 at a level that
    * an entry skipped.
@@ -123,7 +120,9 @@ export class TableWalker {
    */
   #walkFour(tablePfn: number, iovaLow: number, iovaTop: number, out: WalkResult): boolean {
     const format = this.#format;
-    const { words, frames, firstPfn } = this.#chunk;
+    const { words } = this.#chunk;
+    const frames = this.#chunk.frames >>> 0;
+    const firstPfn = this.#chunk.firstPfn | 0;
     const { tablePfns } = out;
     const maskLow = format.plainMaskLow;
     const maskHigh = format.plainMaskHigh;
@@ -131,9 +130,10 @@ export class TableWalker {
     const plainStep = format.plainStep;
     let plainLow = format.plainLow + 3 * plainStep;
     let level = 3;
-    let pfn = tablePfn;
-    let offset = pfn - firstPfn;
-    if (offset < 0 || offset >= frames) return false;
+    let pfn = tablePfn | 0;
+    if (pfn !== tablePfn) return false;
+    let offset = (pfn - firstPfn) >>> 0;
+    if (offset >= frames) return false;
     tablePfns[3] = pfn;
     let word = (offset << 10) | (iovaTop & 0x3fe);
     let low = words[word]! | 0;
@@ -142,8 +142,8 @@ export class TableWalker {
       plainLow = (plainLow - plainStep) | 0;
       level = 2;
       pfn = ((high & 0x7ff) << 20) | (low >>> 12);
-      offset = pfn - firstPfn;
-      if (offset < 0 || offset >= frames) return false;
+      offset = (pfn - firstPfn) >>> 0;
+      if (offset >= frames) return false;
       tablePfns[2] = pfn;
       word = (offset << 10) | ((iovaLow >>> 17) & 0x3fe);
       low = words[word]! | 0;
@@ -152,8 +152,8 @@ export class TableWalker {
         plainLow = (plainLow - plainStep) | 0;
         level = 1;
         pfn = ((high & 0x7ff) << 20) | (low >>> 12);
-        offset = pfn - firstPfn;
-        if (offset < 0 || offset >= frames) return false;
+        offset = (pfn - firstPfn) >>> 0;
+        if (offset >= frames) return false;
         tablePfns[1] = pfn;
         word = (offset << 10) | ((iovaLow >>> 8) & 0x3fe);
         low = words[word]! | 0;
@@ -161,8 +161,8 @@ export class TableWalker {
         if ((low & maskLow) === plainLow && (high & maskHigh) === plainHigh) {
           level = 0;
           pfn = ((high & 0x7ff) << 20) | (low >>> 12);
-          offset = pfn - firstPfn;
-          if (offset < 0 || offset >= frames) return false;
+          offset = (pfn - firstPfn) >>> 0;
+          if (offset >= frames) return false;
           tablePfns[0] = pfn;
           word = (offset << 10) | ((iovaLow << 1) & 0x3fe);
           low = words[word]! | 0;
@@ -179,7 +179,12 @@ export class TableWalker {
     if (this.#isMetered) this.#meter.step(ENTRY_READ, 4 - level, this.#chunk.node);
     out.startLevel = 3;
     out.prot = this.#protOf(low, high);
-    return this.#leaf(level, 9 * level, low, high, iovaLow, out);
+    if (level > 0) return this.#leaf(level, 9 * level, low, high, iovaLow, out);
+    out.level = 0;
+    out.fault = 0;
+    out.pageShift = 12;
+    out.physPfn = (high & format.addressHigh) * 0x10_0000 + (low >>> 12);
+    return true;
   }
 
   /**
@@ -258,8 +263,6 @@ export class TableWalker {
     let level = startLevel;
     let fault: number = WalkFault.NO_MEMORY;
     out.startLevel = startLevel;
-    out.entryLow = 0;
-    out.entryHigh = 0;
     while (level >= 0) {
       const index = entryIndex(iovaLow, iovaHigh, format.shiftOf[level]!, format.maskOf[level]!);
       out.tablePfns[level] = pfn;
@@ -269,8 +272,6 @@ export class TableWalker {
       const low = chunk.words[word]! | 0;
       const high = chunk.words[word + 1]! | 0;
       this.#meter.step(Step.entryRead, 1, chunk.node);
-      out.entryLow = low;
-      out.entryHigh = high;
       fault = WalkFault.NOT_PRESENT;
       if ((low & format.presentLow) === 0) break;
       const kind = format.kindOf(level, low);
@@ -329,8 +330,6 @@ export class TableWalker {
     out: WalkResult,
   ): boolean {
     const format = this.#format;
-    out.entryLow = low;
-    out.entryHigh = high;
     out.level = level;
     out.fault = 0;
     out.pageShift = order + 12;
