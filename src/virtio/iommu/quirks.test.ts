@@ -3,8 +3,8 @@ import { gunzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { viewOf } from "../../wire/layout.ts";
 import { type IommuConfig, X86_MSI_REGION } from "./device-config.ts";
-import { Rig, } from "./device-rig.suite.ts";
-import { Config, FEATURES_ALL, featureSet, } from "./protocol.ts";
+import { Rig } from "./device-rig.suite.ts";
+import { Config, FEATURES_ALL, featureSet } from "./protocol.ts";
 import {
   QEMU_QUIRKS,
   QUIRK_NAMES,
