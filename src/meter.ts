@@ -81,6 +81,26 @@ export const Step = {
   rangeInsert: 33,
   /** Range-map entries were removed; amount = entries. */
   rangeRemove: 34,
+  /** Pages were asked for by a batch of GUP; amount = pages asked for, at most 512. */
+  pinBatch: 35,
+  /** Pages were pinned; amount = pages. */
+  pagePin: 36,
+  /** Pages were unpinned; amount = pages. */
+  pageUnpin: 37,
+  /** A page was faulted into a process; amount = pages, place = node of the memory. */
+  pageFault: 38,
+  /** A process's page table was looked up for memory without pages; amount = lookups. */
+  pfnLookup: 39,
+  /** A domain was asked for the physical address of a frame; amount = lookups. */
+  physLookup: 40,
+  /** A system call of the user's; amount = calls. */
+  userCall: 41,
+  /** An I/O page fault was reported; amount = page requests. */
+  pageRequest: 42,
+  /** A group of page requests was answered. */
+  pageResponse: 43,
+  /** An MMU notifier ran; amount = pages it covers. */
+  notifierCall: 44,
 } as const;
 
 /** Name of a step. */
