@@ -13,10 +13,23 @@
  */
 import { assert, StackError } from "../errors.ts";
 
+/**
+ * What a field means, for documentation and dumps; encode and decode do not look at it.
+ * A part of a flags field is a bit number or an inclusive span of bits, low end first.
+ */
+export interface Meaning {
+  readonly doc: string;
+  readonly bits?: Readonly<Record<string, number | readonly [low: number, high: number]>>;
+  /** Names of single values, in the specification's words. */
+  readonly names?: Readonly<Record<number, string>>;
+  /** How the value reads best: an address, a PCI requester ID, characters, a plain count. */
+  readonly as?: "address" | "bdf" | "text" | "count";
+}
+
 /** One field: what it holds, where it starts, what it means. */
 export type Field =
-  | { readonly kind: "u8" | "u16" | "u32" | "u64"; readonly at: number; readonly doc: string }
-  | { readonly kind: "bytes"; readonly at: number; readonly length: number; readonly doc: string };
+  | (Meaning & { readonly kind: "u8" | "u16" | "u32" | "u64"; readonly at: number })
+  | (Meaning & { readonly kind: "bytes"; readonly at: number; readonly length: number });
 
 /** The fields of a layout by name. */
 export type Fields = Readonly<Record<string, Field>>;
@@ -137,13 +150,25 @@ export function layout<const F extends Fields>(name: string, bytes: number, fiel
   }
   const readers = get as Record<string, (view: DataView, at: number) => unknown>;
   const writers = set as Record<string, (view: DataView, at: number, value: unknown) => void>;
+  const keys = entries.map(([key]) => key);
+  const readersInOrder = keys.map((key) => readers[key]!);
 
   function decode(view: DataView, at = 0): Decoded<F> {
     checkLength(name, bytes, view, at);
     const value: Record<string, unknown> = {};
-    for (const [key] of entries) value[key] = readers[key]!(view, at);
-    value.reserved = Uint8Array.from(reservedAt, (position) => view.getUint8(at + position));
+    for (let index = 0; index < keys.length; index += 1) {
+      value[keys[index]!] = readersInOrder[index]!(view, at);
+    }
+    value.reserved = reservedOf(view, at);
     return value as Decoded<F>;
+  }
+
+  function reservedOf(view: DataView, at: number): Uint8Array {
+    const reserved = new Uint8Array(reservedAt.length);
+    for (let index = 0; index < reservedAt.length; index += 1) {
+      reserved[index] = view.getUint8(at + reservedAt[index]!);
+    }
+    return reserved;
   }
 
   function encode(value: Encodable<F>, view: DataView, at = 0): void {
