@@ -5,6 +5,7 @@ import { benchmarks as iova } from "./iova.bench.ts";
 import { benchmarks as pageTable } from "./page-table.bench.ts";
 import { benchmarks as recording } from "./recording.bench.ts";
 import { benchmarks as replay } from "./replay.bench.ts";
+import { benchmarks as sim } from "./sim.bench.ts";
 import { benchmarks as virtioIommu } from "./virtio-iommu.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
@@ -14,6 +15,7 @@ export const benchmarks: readonly Benchmark[] = [
   ...pageTable,
   ...recording,
   ...replay,
+  ...sim,
   ...virtioIommu,
   ...virtqueue,
 ];
