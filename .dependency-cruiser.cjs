@@ -9,7 +9,7 @@ const rows = [
   ["iommu"],
   ["dma", "virtio", "vfio", "firmware", "topology"],
   ["recording", "sim", "live", "host"],
-  ["report"],
+  ["report", "config"],
   ["cli"],
 ];
 const pathOf = (name) =>

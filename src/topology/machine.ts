@@ -117,8 +117,11 @@ export interface MachineFunction extends PciFunction {
   readonly sriov: SriovRegisters | null;
   /** Position of the physical function of a virtual one, −1 otherwise. */
   readonly physicalFunction: number;
-  /** Whether the kernel could read beyond byte 63 of its configuration space, and what lay there. */
-  readonly configRead: "header" | "conventional" | "extended";
+  /**
+   * How much of its configuration space is known: 64, 256 or 4096 bytes. Port type and capabilities
+   * need more than the header, which is all that an ordinary user may read.
+   */
+  readonly configRead: "none" | "header" | "conventional" | "extended";
   /** Whether it sits outside of the machine (a port open to strangers), so that it is not trusted. */
   readonly isUntrusted: boolean;
   readonly driver: string | null;
