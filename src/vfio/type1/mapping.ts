@@ -4,6 +4,9 @@
  * Source: drivers/vfio/vfio_iommu_type1.c, struct vfio_dma. Addresses are in 4 KiB units.
  */
 import type { UserProcess } from "../process/user-process.ts";
+import type { DirtyBitmap } from "./dirty-bitmap.ts";
+import type { Extents } from "./extents.ts";
+import type { PinnedPages } from "./pinned-pages.ts";
 
 /** A mapping. */
 export interface DmaMapping {
@@ -14,16 +17,24 @@ export interface DmaMapping {
   readonly pages: number;
   /** Bits of `Prot`: READ, WRITE or both. */
   readonly prot: number;
+  /** Pages from the start that are in the domains; all of them once MAP_DMA has returned. */
+  mappedPages: number;
   /** Who is charged, and whose memory is behind it. */
   process: UserProcess;
   /** CAP_IPC_LOCK of the process when it mapped. */
   canLock: boolean;
-  /** Pages charged for it. */
+  /** Pages charged for it (locked_vm). */
   lockedPages: number;
-  /** Whether its pages are pinned and in the domains. */
+  /** Whether its pages are pinned and in the domains (iommu_mapped). */
   isMapped: boolean;
-  /** Whether some of its frames have no pages. */
+  /** Whether some of its frames have no pages (has_rsvd). */
   hasReserved: boolean;
   /** Whether the user announced that the memory moves (UNMAP_DMA with VADDR). */
   isVaddrInvalid: boolean;
+  /** Where its pages lie, while that takes few runs. */
+  readonly extents: Extents;
+  /** Pages that drivers of mediated devices hold (pfn_list); null while there are none. */
+  pins: PinnedPages | null;
+  /** Which pages were written, while the container tracks that. */
+  dirty: DirtyBitmap | null;
 }

@@ -1,0 +1,56 @@
+/**
+ * Which pages of a mapping were written: a bit for each page of the smallest size, of which only
+ * the parts with a bit set take memory.
+ *
+ * Source: drivers/vfio/vfio_iommu_type1.c: vfio_dma_bitmap_alloc, DIRTY_BITMAP_PAGES_MAX.
+ */
+import { assert } from "../../errors.ts";
+
+/** Most bits: what a signed 32-bit length reaches. */
+export const DIRTY_PAGES_MAX = 2 ** 31 - 1;
+
+/** Bytes of a bitmap as it is given to the user: whole words of 64 bits. */
+export function dirtyBytes(bits: number): number {
+  return Math.ceil(bits / 64) * 8;
+}
+
+const CHUNK_BITS = 2 ** 15;
+
+/** The bits. */
+export class DirtyBitmap {
+  readonly bits: number;
+  readonly #chunks = new Map<number, Uint32Array>();
+
+  constructor(bits: number) {
+    assert(bits > 0 && bits <= DIRTY_PAGES_MAX, "a bitmap has 1 … 2^31 - 1 bits");
+    this.bits = bits;
+  }
+
+  /** Sets bits. */
+  set(first: number, count: number): void {
+    assert(first >= 0 && first + count <= this.bits, "bits set exist");
+    for (let bit = first; bit < first + count; bit += 1) {
+      const index = Math.floor(bit / CHUNK_BITS);
+      let chunk = this.#chunks.get(index);
+      if (chunk === undefined) {
+        chunk = new Uint32Array(CHUNK_BITS / 32);
+        this.#chunks.set(index, chunk);
+      }
+      const inChunk = bit % CHUNK_BITS;
+      chunk[inChunk >>> 5]! |= 1 << (inChunk & 31);
+    }
+  }
+
+  /** Whether a bit is set. */
+  has(bit: number): boolean {
+    const chunk = this.#chunks.get(Math.floor(bit / CHUNK_BITS));
+    if (chunk === undefined) return false;
+    const inChunk = bit % CHUNK_BITS;
+    return ((chunk[inChunk >>> 5]! >>> (inChunk & 31)) & 1) !== 0;
+  }
+
+  /** Clears all bits and gives the memory back. */
+  clear(): void {
+    this.#chunks.clear();
+  }
+}
