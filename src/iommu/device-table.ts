@@ -45,6 +45,8 @@ export interface DeviceEntry {
   readonly byPasid: Map<number, Attachment>;
   ats: AtsCache | null;
   windows: readonly AddressWindow[];
+  /** NUMA node that the device is on, −1 when nobody says. */
+  node: number;
 }
 
 const RIDS = 65536;
@@ -75,7 +77,7 @@ export class DeviceTable {
     let entry = bus[rid & 255] ?? null;
     if (entry === null) {
       const byPasid = new Map<number, Attachment>();
-      entry = { rid, attachment: null, byPasid, ats: null, windows: this.#windows };
+      entry = { rid, attachment: null, byPasid, ats: null, windows: this.#windows, node: -1 };
       bus[rid & 255] = entry;
     }
     return entry;

@@ -4,6 +4,8 @@
  * Source: include/linux/iommu.h: struct iommu_ops, struct iommu_domain_ops, struct dev_iommu.
  */
 import type { DomainType, IommuDomain } from "./domain.ts";
+import type { FaultParam } from "./iopf/fault-group.ts";
+import type { PageRequest, PageResponse } from "./iopf/page-request.ts";
 import type { ReservedRegion } from "./reserved-regions.ts";
 
 /** What a driver may demand as a device's default domain; null when it does not care. */
@@ -33,6 +35,10 @@ export interface IommuOps {
   attachPasid(device: IommuDevice, domain: IommuDomain | null, pasid: number): number;
   /** What firmware or hardware reserve for a device. */
   reservedRegions(device: IommuDevice): readonly ReservedRegion[];
+  /** Answers a group of page requests by its last one; absent where the hardware has none. */
+  pageResponse?(device: IommuDevice, last: PageRequest, code: PageResponse): void;
+  /** Whether users bring PASID tables of their own; they do not without it. */
+  readonly userPasidTable?: boolean;
 }
 
 /** What a device brings with it. */
@@ -50,6 +56,8 @@ export interface IommuDeviceOptions {
   readonly attachDeferred?: boolean;
   /** Whether its interrupts cannot be forged by other devices. */
   readonly isolatedMsi?: boolean;
+  /** NUMA node that it is on (its `numa_node` file), −1 when nobody says. */
+  readonly node?: number;
 }
 
 /** A device. */
@@ -60,9 +68,12 @@ export class IommuDevice {
   readonly untrusted: boolean;
   readonly maxPasids: number;
   readonly isolatedMsi: boolean;
+  readonly node: number;
   attachDeferred: boolean;
   /** Whether firmware needs a range mapped to itself at all times. */
   requireDirect = false;
+  /** What is kept of a device that may report page requests; null while it may not. */
+  faultParam: FaultParam | null = null;
 
   constructor(options: IommuDeviceOptions) {
     this.name = options.name;
@@ -72,5 +83,6 @@ export class IommuDevice {
     this.maxPasids = options.maxPasids ?? 0;
     this.attachDeferred = options.attachDeferred ?? false;
     this.isolatedMsi = options.isolatedMsi ?? true;
+    this.node = options.node ?? -1;
   }
 }

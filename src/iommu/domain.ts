@@ -9,6 +9,7 @@ import { Errno } from "../errno.ts";
 import { isAligned, PAGE_SHIFT } from "../units.ts";
 import type { DriverDomain } from "./driver-domain.ts";
 import { IotlbGather } from "./gather.ts";
+import type { IopfHandler } from "./iopf/fault-group.ts";
 import { choosePageRun, type PageRun } from "./page-size.ts";
 
 /** Values of a domain's type. Source: include/linux/iommu.h, IOMMU_DOMAIN_*. */
@@ -45,6 +46,7 @@ export type FaultHandler = (deviceName: string, iovaPfn: number, flags: number) 
 export type DomainCookie =
   | { readonly kind: "none" }
   | { readonly kind: "dma"; readonly dma: DmaCookie }
+  | { readonly kind: "dma-msi"; readonly base: bigint }
   | { readonly kind: "fault-handler"; readonly handle: FaultHandler };
 
 /** A stretch of physically contiguous memory, in frames. */
@@ -59,7 +61,14 @@ export class IommuDomain {
   readonly driver: DriverDomain | null;
   /** The IOMMU driver that made the domain; null when nobody asks. */
   owner: object | null = null;
+  /**
+   * The driver's table of operations for this kind of domain, by name: VFIO shares a domain among
+   * groups only where these are the same. Empty when nobody asks.
+   */
+  operations = "";
   cookie: DomainCookie = { kind: "none" };
+  /** Who takes the page requests of devices attached by handle; null when the domain takes none. */
+  iopfHandler: IopfHandler | null = null;
   readonly #trace: DomainTrace | null;
   readonly #gather = new IotlbGather();
   readonly #run: PageRun = { pageShift: 0, count: 0 };

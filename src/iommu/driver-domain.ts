@@ -22,6 +22,11 @@ export interface DriverDomain {
   readonly deferredFlush: boolean;
   /** Whether one large flush queue serves better than one per CPU (dev_iommu.shadow_on_flush). */
   readonly shadowOnFlush: boolean;
+  /**
+   * NUMA node of the unit attached last, as the by-node RFC adds it to a domain; a driver that does
+   * not keep it leaves it at 0.
+   */
+  readonly nid?: number;
   /** After {@link map}: 4 KiB frames really mapped, also when it failed part-way. */
   readonly mappedPages: number;
 
@@ -51,6 +56,14 @@ export interface DriverDomain {
 
   /** Invalidates everything cached for the domain and completes it. */
   flushIotlbAll(): void;
+
+  /**
+   * Forces all DMA through the domain to be cache coherent from now on. Drivers whose hardware
+   * cannot do that lack it.
+   *
+   * @returns whether all units attached can do it
+   */
+  enforceCacheCoherency?(): boolean;
 
   /** Gives tables back that no walker can hold any more. */
   freeTables(tables: TableList): void;

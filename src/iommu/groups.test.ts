@@ -240,6 +240,17 @@ describe("a device that comes later", () => {
     expect(groups.all).toEqual([]);
   });
 
+  it("without an IOMMU gets a group made by hand, with the next id and no domain", () => {
+    const { groups, group, events } = makeGroup(["a"]);
+    const device = new IommuDevice({ name: "x", ops: null });
+    const bare = groups.addBare(device);
+    expect([group.id, bare.id, bare.domain, bare.defaultDomain]).toEqual([0, 1, null, null]);
+    expect(groups.of(device)).toBe(bare);
+    groups.remove(device);
+    expect(groups.all).toEqual([group]);
+    expect(events.slice(-2)).toEqual(["add 1 x", "remove 1 x"]);
+  });
+
   it("row 38: has isolated interrupts only if all members of its group have", () => {
     const one = { name: "a", ops: null };
     expect(makeGroup([one, { ...one, name: "b" }]).group.hasIsolatedMsi).toBe(true);

@@ -76,6 +76,18 @@ export class IommuGroups {
   }
 
   /**
+   * Makes a group by hand for a device that no IOMMU serves, as VFIO does for mediated devices and
+   * for those it hands out unprotected. The group never has a domain.
+   */
+  addBare(device: IommuDevice): IommuGroup {
+    assert(device.ops === null, "a device behind an IOMMU is probed");
+    const group = this.#create();
+    const errno = this.#join(device, group, -1, false);
+    assert(errno === Errno.OK, "a group without a domain takes any device");
+    return group;
+  }
+
+  /**
    * Probes the devices of a bus: all of them join their groups first, then each new group gets its
    * default domain, so that it sees all its members.
    *

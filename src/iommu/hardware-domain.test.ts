@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Errno } from "../errno.ts";
 import { AssertionError } from "../errors.ts";
+import { PagePool } from "../memory/page-pool.ts";
 import { CountingMeter } from "../meter.ts";
 import { armStage1 } from "./formats/arm-stage1.ts";
 import { vtdSecondStage } from "./formats/vtd-second-stage.ts";
@@ -353,6 +354,29 @@ describe("attaching", () => {
     hardware.detach(far, RID);
     hardware.detach(unit, RID);
     expect(hardware.unitNode).toBe(-1);
+  });
+});
+
+describe("new tables of a domain", () => {
+  const pages = (unitNodes: "none" | "report" | "follow") => {
+    const pool = new PagePool([
+      { node: 0, basePfn: 0x10_0000, frameCount: 4096 },
+      { node: 1, basePfn: 0x20_0000, frameCount: 4096 },
+    ]);
+    const { domain, hardware } = makeDomain(pool, undefined, { unitNodes });
+    const far = makeUnit(new CountingMeter(), { node: 1 });
+    expect(hardware.attach(far, RID)).toBe(Errno.OK);
+    expect(domain.map(0, 0x500, 1, PROT_RW)).toBe(Errno.OK);
+    return [pool.usedFramesOf(0), pool.usedFramesOf(1), hardware.nid];
+  };
+
+  it("stay on the node it was made for, whichever unit it is attached to", () => {
+    expect(pages("none")).toEqual([4, 0, 0]);
+    expect(pages("report")).toEqual([4, 0, 1]);
+  });
+
+  it("come from the node of the unit attached last where the driver follows it", () => {
+    expect(pages("follow")).toEqual([1, 3, 1]);
   });
 });
 

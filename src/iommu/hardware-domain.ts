@@ -14,6 +14,7 @@
 import { Errno } from "../errno.ts";
 import { assert } from "../errors.ts";
 import { PFN_LAST } from "../units.ts";
+import { DomainNode } from "./domain-node.ts";
 import type { DriverDomain } from "./driver-domain.ts";
 import { IotlbGather, type TableList } from "./gather.ts";
 import type { PageTable } from "./page-table.ts";
@@ -35,6 +36,14 @@ export interface HardwareDomainOptions {
    */
   readonly firstStage?: boolean;
   readonly deferredFlush?: boolean;
+  /** Name of the driver's operations for such domains, that of the format without it. */
+  readonly operations?: string;
+  /**
+   * What the driver does about NUMA nodes after the domain was made: `none` leaves the tables on the
+   * node they were made for and tells the core nothing (its copy then reads 0), `report` tells
+   * the core the node of the unit attached last, `follow` takes new tables from there, too.
+   */
+  readonly unitNodes?: "none" | "report" | "follow";
 }
 
 interface CacheTag {
@@ -56,9 +65,9 @@ export class HardwareDomain implements DriverDomain {
   readonly shadowOnFlush = false;
   readonly forceAperture = true;
   readonly firstStage: boolean;
-  /** NUMA node of the unit attached last, −1 before that and after the last one left. */
-  unitNode = -1;
   readonly #noGaps: boolean;
+  readonly #unitNodes: "none" | "report" | "follow";
+  readonly #node = new DomainNode();
   readonly #cut = new IotlbGather();
   readonly #tags: CacheTag[] = [];
   #coherencyEnforced = false;
@@ -70,6 +79,7 @@ export class HardwareDomain implements DriverDomain {
     this.deferredFlush = options.deferredFlush ?? true;
     this.firstStage = options.firstStage ?? false;
     this.#noGaps = options.gathering === "no-gaps";
+    this.#unitNodes = options.unitNodes ?? "report";
   }
 
   get pageShifts(): readonly number[] {
@@ -91,6 +101,15 @@ export class HardwareDomain implements DriverDomain {
   /** Whether all DMA through the domain is forced to be cache coherent. */
   get coherencyEnforced(): boolean {
     return this.#coherencyEnforced;
+  }
+
+  /** NUMA node of the unit attached last; see {@link DomainNode} for when it is unset. */
+  get unitNode(): number {
+    return this.#node.node;
+  }
+
+  get nid(): number {
+    return this.#unitNodes === "none" ? 0 : this.#node.node;
   }
 
   /** How many places have to be told of an invalidation. */
@@ -125,7 +144,8 @@ export class HardwareDomain implements DriverDomain {
     const attachment = { kind: "paged", table, domainId, pasidTag, cachesAbsent } as const;
     unit.devices.attach(rid, pasid, attachment);
     if (entry.ats !== null) this.#addTag(unit, domainId, rid, pasid);
-    this.unitNode = unit.node;
+    this.#node.attach(unit, rid, pasid === NO_PASID ? entry.node : null);
+    if (this.#unitNodes === "follow") table.preferNode(this.#node.node);
     return Errno.OK;
   }
 
@@ -142,7 +162,8 @@ export class HardwareDomain implements DriverDomain {
     const deviceTag = this.#tagOf(unit, rid, pasid);
     if (deviceTag !== null) this.#dropTag(deviceTag);
     unit.domainIds.release(this);
-    if (this.#tags.length === 0) this.unitNode = -1;
+    this.#node.detach(unit, rid, pasid !== NO_PASID);
+    if (this.#unitNodes === "follow") this.table.preferNode(this.#node.node);
   }
 
   /** Forces coherency from now on. @returns whether all units attached can do that */

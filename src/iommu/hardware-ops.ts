@@ -30,6 +30,8 @@ export interface HardwareOpsOptions {
   readonly passThrough?: boolean;
   defaultType?(device: IommuDevice): DemandedType;
   reservedRegions?(device: IommuDevice): readonly ReservedRegion[];
+  /** Answers groups of page requests, where the hardware takes them. */
+  readonly pageResponse?: NonNullable<IommuOps["pageResponse"]>;
   /** Hears of every map and unmap of the domains made. */
   readonly trace?: DomainTrace;
 }
@@ -38,6 +40,7 @@ export interface HardwareOpsOptions {
 export class HardwareOps implements IommuOps {
   readonly name: string;
   readonly identityDomain: IommuDomain | null;
+  readonly pageResponse?: NonNullable<IommuOps["pageResponse"]>;
   readonly blockedDomain = new IommuDomain(DomainType.BLOCKED, null);
   readonly #options: HardwareOpsOptions;
   readonly #attached = new Map<IommuDevice, HardwareDomain>();
@@ -47,6 +50,7 @@ export class HardwareOps implements IommuOps {
     this.name = options.name;
     const passes = options.passThrough ?? true;
     this.identityDomain = passes ? new IommuDomain(DomainType.IDENTITY, null) : null;
+    if (options.pageResponse !== undefined) this.pageResponse = options.pageResponse;
     this.#options = options;
   }
 
@@ -64,7 +68,9 @@ export class HardwareOps implements IommuOps {
     const parts = this.#options.createDomain(device, unit);
     if (parts === null) return Errno.ENOMEM;
     const driver = new HardwareDomain(parts);
-    return new IommuDomain(DomainType.UNMANAGED, driver, this.#options.trace ?? null);
+    const domain = new IommuDomain(DomainType.UNMANAGED, driver, this.#options.trace ?? null);
+    domain.operations = `${this.name}/${parts.operations ?? parts.table.format.name}`;
+    return domain;
   }
 
   freePaging(domain: IommuDomain): void {
@@ -81,6 +87,7 @@ export class HardwareOps implements IommuOps {
       return Errno.OK;
     }
     const hardware = hardwareOf(domain);
+    unit.devices.ensure(device.rid).node = device.node;
     if (this.#options.blocksFirst !== true && !hardware.suits(unit)) return Errno.EINVAL;
     this.#leave(device, unit);
     const errno = hardware.attach(unit, device.rid);

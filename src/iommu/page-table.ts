@@ -202,6 +202,11 @@ export class PageTable {
     return { format, memory: pool, rootPfn, topLevel };
   }
 
+  /** Takes tables from another node from now on; those that exist stay where they are. */
+  preferNode(node: number): void {
+    this.#tree.node = node;
+  }
+
   /** Gives back tables that no walker can hold any more. */
   freeTables(tables: TableList): void {
     for (const pfn of tables) this.#tree.freePending(pfn);

@@ -2,7 +2,7 @@
  * The tables of one domain: where the root is, how many tables there are, where new ones come from.
  *
  * Source: drivers/iommu/generic_pt/iommu_pt.h:_table_alloc (every table of a domain's life comes
- * from one preferred node, the top included). Mapper and unmapper work on this state.
+ * from one preferred node, the top included; VT-d up to 6.6 changed it as units came). Mapper and unmapper work on this state.
  */
 
 import { createLocation, type FrameLocation, type PagePool } from "../memory/page-pool.ts";
@@ -32,7 +32,8 @@ export interface EntryPlace {
 export class TableTree {
   declare readonly format: PageTableFormat;
   declare readonly pool: PagePool;
-  declare readonly node: number;
+  /** Preferred node of the tables to come. */
+  declare node: number;
   declare readonly meter: Meter;
   /** First frame of the top table; −1 when there is none. */
   rootPfn = -1;

@@ -29,6 +29,12 @@ describe("PagePool", () => {
     expect(pool.nodeOf(pool.allocate(-1))).toBe(0);
   });
 
+  it("serves who has no preference from the node of the CPU that asks", () => {
+    const pool = createPool();
+    pool.cpuNode = 1;
+    expect([pool.nodeOf(pool.allocate(-1)), pool.nodeOf(pool.allocate(7))]).toEqual([1, 0]);
+  });
+
   it("falls back to the nearest node where distances are known", () => {
     const nodes = [0, 1, 2].map((node) => ({ node, basePfn: node * 4096, frameCount: 1 }));
     const pool = new PagePool(nodes, [

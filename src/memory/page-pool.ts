@@ -73,6 +73,8 @@ const NODES_MAX = 1024;
 
 /** Allocator of page frames over NUMA nodes. */
 export class PagePool implements FrameMemory {
+  /** Node of the CPU that allocates, for callers that have no preference. */
+  cpuNode: number;
   readonly #nodes: readonly NodeFrames[];
   readonly #fallbacks: readonly NodeFrames[][];
   #recent: NodeFrames;
@@ -102,12 +104,13 @@ export class PagePool implements FrameMemory {
       return order.map((index) => this.#nodes[index]!);
     });
     this.#recent = this.#nodes[0]!;
+    this.cpuNode = this.#recent.node;
   }
 
   /**
    * Takes 2^order zeroed frames, aligned to their size, from a node or else from its fallbacks.
    *
-   * @param node - preferred node; one that the pool lacks, as −1, means the first
+   * @param node - preferred node; −1 means that of the CPU, one that the pool lacks the first
    * @param order - 0 … 8
    * @returns the first frame's number, or −1 when no node has room
    */
@@ -229,7 +232,8 @@ export class PagePool implements FrameMemory {
   }
 
   #position(node: number): number {
-    const position = this.#nodes.findIndex((frames) => frames.node === node);
+    const wanted = node < 0 ? this.cpuNode : node;
+    const position = this.#nodes.findIndex((frames) => frames.node === wanted);
     return Math.max(position, 0);
   }
 
