@@ -11,6 +11,7 @@ import { assert } from "../errors.ts";
 import { type Meter, NULL_METER, Step } from "../meter.ts";
 import type { IommuDevice, IommuOps } from "./device.ts";
 import { type DmaCookie, DomainType, type IommuDomain } from "./domain.ts";
+import type { AttachHandle } from "./iopf/page-request.ts";
 import { combineRegions, type ReservedRegion } from "./reserved-regions.ts";
 
 /** Hears of what groups do, in the order of the `iommu:*` trace events. */
@@ -53,6 +54,8 @@ export class IommuGroup {
   recoveryCount = 0;
   /** Domains of PASIDs. */
   readonly pasids = new Map<number, IommuDomain>();
+  /** By PASID, or `NO_PASID`: what was attached with a handle, for page requests to find. */
+  readonly handles = new Map<number, AttachHandle<IommuDomain>>();
   readonly #meter: Meter;
 
   constructor(id: number, system: GroupSystem) {

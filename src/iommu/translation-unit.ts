@@ -138,13 +138,23 @@ export class TranslationUnit {
    * @returns one of {@link Outcome}; a fault is recorded, and its reason is in `out`
    */
   translate(rid: number, pasid: number, iovaPfn: number, access: number, out: Translation): number {
-    const entry = this.devices.find(rid);
-    const outcome = this.#request(entry, pasid, iovaPfn, access, out);
+    const outcome = this.translateUnrecorded(rid, pasid, iovaPfn, access, out);
     if (outcome === Outcome.FAULT) {
       this.#meter.step(Step.fault, 1, this.#place);
       this.faults.put(out.fault, rid, pasid, iovaPfn, access);
     }
     return outcome;
+  }
+
+  /** As {@link translate}, but a fault is left to the caller, who may recover from it. */
+  translateUnrecorded(
+    rid: number,
+    pasid: number,
+    iovaPfn: number,
+    access: number,
+    out: Translation,
+  ): number {
+    return this.#request(this.devices.find(rid), pasid, iovaPfn, access, out);
   }
 
   /**
