@@ -1,8 +1,8 @@
 /** Replay of a trace from gzip to result: lines a second, by policy and for all together. */
 import { gunzipSync, gzipSync } from "node:zlib";
+import { type Policy, policies } from "../src/dma/policy.ts";
 import { Random } from "../src/random.ts";
 import { recordingKinds } from "../src/recording/kinds.ts";
-import { type Policy, policies } from "../src/recording/replay/policy.ts";
 import { ReplaySession } from "../src/recording/replay/replay.ts";
 import type { IommuKind } from "../src/recording/replay/result.ts";
 import type { Benchmark } from "./harness.ts";

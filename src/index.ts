@@ -11,6 +11,7 @@ export { DmaDevice } from "./dma/dma-device.ts";
 export { DmaDomain } from "./dma/dma-domain.ts";
 export { FlushQueue } from "./dma/flush-queue.ts";
 export { IovaDomain } from "./dma/iova-domain.ts";
+export { type Policy, policies, policyNamed } from "./dma/policy.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { AssertionError, type Position, positionText, StackError } from "./errors.ts";
 export { DomainType, IommuDomain } from "./iommu/domain.ts";
@@ -31,7 +32,6 @@ export { CountingMeter, type Meter, NULL_METER, Step, type StepName } from "./me
 export { AllocationReader } from "./recording/allocations.ts";
 export { QemuLogReader } from "./recording/qemu-log.ts";
 export { type Recording, recognise } from "./recording/recognise.ts";
-export { type Policy, policies, policyNamed } from "./recording/replay/policy.ts";
 export {
   type ReplayOptions,
   type ReplayOutcome,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { policies } from "../recording/replay/policy.ts";
+import { policies } from "../dma/policy.ts";
 import { parseDurationNs, parseIommu, parsePolicy, parseQueueSize } from "./arguments.ts";
 import { nearest } from "./nearest.ts";
 

@@ -1,5 +1,5 @@
 /** Reads the values of flags; each message says what was wrong and what is accepted. */
-import { type Policy, policyNamed, policyNames } from "../recording/replay/policy.ts";
+import { type Policy, policyNamed, policyNames } from "../dma/policy.ts";
 import { type IommuKind, iommuKinds } from "../recording/replay/result.ts";
 import { isPowerOfTwo } from "../units.ts";
 import { suggestion } from "./nearest.ts";

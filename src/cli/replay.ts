@@ -1,8 +1,9 @@
 /** The verb `replay`: one recording under several policies, side by side. */
+
+import type { Policy } from "../dma/policy.ts";
+import { policies as allPolicies } from "../dma/policy.ts";
 import { StackError } from "../errors.ts";
 import { openFile } from "../recording/node/file-source.ts";
-import type { Policy } from "../recording/replay/policy.ts";
-import { policies as allPolicies } from "../recording/replay/policy.ts";
 import { type ReplayOutcome, replayRecording } from "../recording/replay/replay.ts";
 import type { IommuKind } from "../recording/replay/result.ts";
 import { countText } from "../report/column.ts";

@@ -1,5 +1,5 @@
 /** What the browser test's page runs: the core's replay on a recording fetched by HTTP. */
-import { policies } from "../../src/recording/replay/policy.ts";
+import { policies } from "../../src/dma/policy.ts";
 import { replayRecording } from "../../src/recording/replay/replay.ts";
 
 /** Every policy on a recording, as JSON text. */

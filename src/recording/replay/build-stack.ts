@@ -1,7 +1,8 @@
 /** Builds the stack that a policy runs on. */
+
+import type { Policy } from "../../dma/policy.ts";
 import { buildHardware } from "./hardware-stack.ts";
 import { PassthroughStack } from "./passthrough-stack.ts";
-import type { Policy } from "./policy.ts";
 import type { PolicyStack } from "./policy-stack.ts";
 import type { IommuKind } from "./result.ts";
 import type { RunMeter } from "./run-meter.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { policyNamed } from "../../dma/policy.ts";
 import { Operation, OperationKind } from "../operation.ts";
 import { ReplayEngine } from "./engine.ts";
-import { policyNamed } from "./policy.ts";
 import { PolicyRun } from "./policy-run.ts";
 import type { PolicyStack } from "./policy-stack.ts";
 import { RunMeter } from "./run-meter.ts";

@@ -6,6 +6,8 @@
  * policies with "+map" equal those without. Nothing says which pages the device touched, so every
  * range unmapped but not invalidated counts as reachable: an upper bound.
  */
+
+import type { Policy } from "../../dma/policy.ts";
 import { assert } from "../../errors.ts";
 import { DomainType, IommuDomain } from "../../iommu/domain.ts";
 import { vtdSecondStage } from "../../iommu/formats/vtd-second-stage.ts";
@@ -14,7 +16,6 @@ import { PageTable } from "../../iommu/page-table.ts";
 import { TranslationUnit } from "../../iommu/translation-unit.ts";
 import { PagePool } from "../../memory/page-pool.ts";
 import { Step } from "../../meter.ts";
-import type { Policy } from "./policy.ts";
 import type { RunMeter } from "./run-meter.ts";
 import type { StackBackend } from "./translated-stack.ts";
 

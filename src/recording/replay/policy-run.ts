@@ -1,8 +1,9 @@
 /** One policy's run: does what the recording's drivers did, on a stack of its own, and counts. */
+
+import type { Policy } from "../../dma/policy.ts";
 import { PAGE_BYTES, PFN_LAST_32BIT } from "../../units.ts";
 import { doubled } from "./columns.ts";
 import { ExposureGroup, ExposureTotals } from "./exposure.ts";
-import type { Policy } from "./policy.ts";
 import type { PolicyStack } from "./policy-stack.ts";
 import type { ExposureCounts, IommuKind, IovaCounts, RequestCounts } from "./result.ts";
 import type { RunMeter } from "./run-meter.ts";

@@ -1,8 +1,8 @@
 /** Hostile recordings through the replay: a result that adds up, or a StackError; nothing else. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { policies } from "../../dma/policy.ts";
 import { StackError } from "../../errors.ts";
-import { policies } from "./policy.ts";
 import { type ReplayOutcome, replayRecording } from "./replay.ts";
 
 const hex = (pfn: number) => `${pfn.toString(16)}000`;

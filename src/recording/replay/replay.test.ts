@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { policies, policyNamed } from "./policy.ts";
+import { policies, policyNamed } from "../../dma/policy.ts";
 import { type ReplayOptions, type ReplayOutcome, replayRecording } from "./replay.ts";
 import type { PolicyResult } from "./result.ts";
 

@@ -2,6 +2,8 @@
  * The replay of one recording: reads it once, runs its workload through the real stack under each
  * policy in step, and says what each cost and left open.
  */
+
+import type { Policy } from "../../dma/policy.ts";
 import { StackError } from "../../errors.ts";
 import { PAGE_BYTES } from "../../units.ts";
 import type { RecordingKind } from "../kinds.ts";
@@ -10,7 +12,6 @@ import type { Diagnostic } from "../verify/result.ts";
 import { buildStack } from "./build-stack.ts";
 import { diagnosticsOf } from "./diagnostics.ts";
 import { CPUS_MAX, ReplayEngine } from "./engine.ts";
-import type { Policy } from "./policy.ts";
 import { PolicyRun } from "./policy-run.ts";
 import type { IommuKind, PolicyResult, RecordingReplay, WorkloadFacts } from "./result.ts";
 import { RunMeter } from "./run-meter.ts";

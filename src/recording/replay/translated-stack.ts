@@ -5,6 +5,7 @@
 import { DMA_ERROR, DmaDevice } from "../../dma/dma-device.ts";
 import { DmaDomain } from "../../dma/dma-domain.ts";
 import { NO_IOVA } from "../../dma/iova-tree.ts";
+import type { Policy } from "../../dma/policy.ts";
 import { Errno } from "../../errno.ts";
 import { assert } from "../../errors.ts";
 import type { IommuDomain } from "../../iommu/domain.ts";
@@ -12,7 +13,6 @@ import { PROT_RW, Prot } from "../../iommu/prot.ts";
 import { ReservedType } from "../../iommu/reserved-regions.ts";
 import { PAGE_BYTES, PFN_LAST } from "../../units.ts";
 import { WheelTimer } from "./flush-timer.ts";
-import type { Policy } from "./policy.ts";
 import type { PolicyStack } from "./policy-stack.ts";
 import type { FlushCounts, InvalidationCounts, TableCounts } from "./result.ts";
 import type { RunMeter } from "./run-meter.ts";

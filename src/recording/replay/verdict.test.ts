@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { policyNamed } from "./policy.ts";
+import { policyNamed } from "../../dma/policy.ts";
 import { type Unjudged, verdictOf } from "./verdict.ts";
 
 function result(syncs: number, exposure: Unjudged["exposure"] = null): Unjudged {

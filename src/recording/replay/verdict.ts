@@ -1,6 +1,7 @@
 /** One sentence a policy: what it buys and what it risks, from the numbers of this recording. */
+
+import type { Policy } from "../../dma/policy.ts";
 import { sizeText } from "../../units.ts";
-import type { Policy } from "./policy.ts";
 import type { IommuKind, PolicyResult } from "./result.ts";
 
 /** Bytes of the 32-bit space from which on a sentence names them. */

@@ -6,13 +6,14 @@
  * request is waited for by itself. An UNMAP request that no kick has carried to the device yet
  * leaves its memory reachable.
  */
+
+import type { Policy } from "../../dma/policy.ts";
 import { assert } from "../../errors.ts";
 import { DomainType, IommuDomain } from "../../iommu/domain.ts";
 import { RANGES_LIMIT } from "../../iommu/range-map.ts";
 import { X86_MSI_REGION } from "../../virtio/iommu/device-config.ts";
 import { startLocalPair } from "../../virtio/iommu/driver-local.ts";
 import { LINUX_7_2 } from "../../virtio/iommu/driver-settings.ts";
-import type { Policy } from "./policy.ts";
 import type { RunMeter } from "./run-meter.ts";
 import type { StackBackend } from "./translated-stack.ts";
 
