@@ -192,6 +192,11 @@ export class IommuDomain {
     return this.driver.iovaToPhys(iovaPfn);
   }
 
+  /** After {@link iovaToPhys} found a page: frames from there on that surely follow, at least 1. */
+  get foundPages(): number {
+    return this.driver?.foundPages ?? 1;
+  }
+
   #syncOrUnmap(iovaPfn: number, pages: number): number {
     const errno = this.syncMap(iovaPfn, pages);
     if (errno !== Errno.OK) this.unmap(iovaPfn, pages);

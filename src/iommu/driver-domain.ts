@@ -48,6 +48,12 @@ export interface DriverDomain {
   /** The physical frame a frame maps to, or −1. */
   iovaToPhys(iovaPfn: number): number;
 
+  /**
+   * After {@link iovaToPhys} found a page: frames from there to the end of the same page, which lie
+   * side by side. A driver that does not tell is asked frame by frame.
+   */
+  readonly foundPages?: number;
+
   /** Completes the invalidation of what was gathered. */
   iotlbSync(gather: IotlbGather): void;
 

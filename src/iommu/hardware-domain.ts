@@ -198,6 +198,10 @@ export class HardwareDomain implements DriverDomain {
     return this.table.iovaToPhys(iovaPfn);
   }
 
+  get foundPages(): number {
+    return this.table.foundPages;
+  }
+
   iotlbSync(gather: IotlbGather): void {
     this.#flush(gather.startPfn, gather.lastPfn, gather.freelist === null);
   }

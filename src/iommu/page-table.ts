@@ -16,7 +16,7 @@
 import { assert } from "../errors.ts";
 import type { PagePool } from "../memory/page-pool.ts";
 import { type Meter, NULL_METER } from "../meter.ts";
-import { PAGE_BYTES } from "../units.ts";
+import { modulo, PAGE_BYTES } from "../units.ts";
 import type { PageTableFormat } from "./formats/format.ts";
 import type { IotlbGather, TableList } from "./gather.ts";
 import { TableCursor } from "./table-cursor.ts";
@@ -32,6 +32,7 @@ import { TableMapper } from "./table-map.ts";
 import { TableTree } from "./table-tree.ts";
 import { TableUnmapper } from "./table-unmap.ts";
 import { TableWalker, WalkResult } from "./table-walk.ts";
+import { FRAMES_OF_SHIFT } from "./tag-array.ts";
 
 /** What a page table is made of. */
 export interface PageTableOptions {
@@ -52,6 +53,7 @@ export class PageTable {
   readonly #walker: TableWalker;
   readonly #result = new WalkResult();
   readonly #quietWalker: TableWalker;
+  #foundPages = 1;
 
   /**
    * @param tree - only for {@link PageTable.create}
@@ -169,8 +171,16 @@ export class PageTable {
   /** The frame that a frame maps to, or −1. The CPU looks: no step is reported. */
   iovaToPhys(iovaPfn: number): number {
     const { rootPfn, topLevel } = this.#tree;
-    this.#quietWalker.walk(rootPfn, topLevel, iovaPfn, this.#result);
-    return this.#result.physPfn;
+    const result = this.#result;
+    this.#quietWalker.walk(rootPfn, topLevel, iovaPfn, result);
+    const frames = FRAMES_OF_SHIFT[result.pageShift]!;
+    this.#foundPages = frames === 1 ? 1 : frames - modulo(iovaPfn, frames);
+    return result.physPfn;
+  }
+
+  /** After {@link iovaToPhys} found a page: frames from there to the end of that page. */
+  get foundPages(): number {
+    return this.#foundPages;
   }
 
   /**
