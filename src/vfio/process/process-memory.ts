@@ -49,6 +49,15 @@ export interface ProcessMemory {
    */
   pinRun(vpn: number, pages: number, isWrite: boolean, batchPages: number, out: PinRun): number;
 
+  /**
+   * Finds device memory by arithmetic, as the proposal of 2024 for VFIO_DMA_MAP_FLAG_MMIO_DONT_PIN
+   * does: no lookup and no fault, one run to the end of the area. Memory without it has no such
+   * areas.
+   *
+   * @returns whether `vpn` lies in such an area; if not, the page is pinned as any other
+   */
+  dontPinRun?(vpn: number, pages: number, out: PinRun): boolean;
+
   /** Takes one pin off each of `pages` frames that {@link pinRun} pinned, all of them with pages. */
   unpin(pfn: number, pages: number, isDirty: boolean): void;
 

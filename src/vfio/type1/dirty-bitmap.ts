@@ -20,6 +20,7 @@ const CHUNK_BITS = 2 ** 15;
 export class DirtyBitmap {
   readonly bits: number;
   readonly #chunks = new Map<number, Uint32Array>();
+  #isFull = false;
 
   constructor(bits: number) {
     assert(bits > 0 && bits <= DIRTY_PAGES_MAX, "a bitmap has 1 … 2^31 - 1 bits");
@@ -29,6 +30,7 @@ export class DirtyBitmap {
   /** Sets bits. */
   set(first: number, count: number): void {
     assert(first >= 0 && first + count <= this.bits, "bits set exist");
+    if (this.#isFull) return;
     for (let bit = first; bit < first + count; bit += 1) {
       const index = Math.floor(bit / CHUNK_BITS);
       let chunk = this.#chunks.get(index);
@@ -41,16 +43,44 @@ export class DirtyBitmap {
     }
   }
 
+  /** Sets all bits, at no cost. */
+  fill(): void {
+    this.#chunks.clear();
+    this.#isFull = true;
+  }
+
   /** Whether a bit is set. */
   has(bit: number): boolean {
+    if (this.#isFull) return true;
     const chunk = this.#chunks.get(Math.floor(bit / CHUNK_BITS));
     if (chunk === undefined) return false;
     const inChunk = bit % CHUNK_BITS;
     return ((chunk[inChunk >>> 5]! >>> (inChunk & 31)) & 1) !== 0;
   }
 
+  /** Calls `visit` for every bit set from `first` up to, not including, `end`. */
+  forEachSet(first: number, end: number, visit: (bit: number) => void): void {
+    let bit = Math.max(first, 0);
+    const limit = Math.min(end, this.bits);
+    while (bit < limit) {
+      const index = Math.floor(bit / CHUNK_BITS);
+      const chunkEnd = Math.min(limit, (index + 1) * CHUNK_BITS);
+      const chunk = this.#chunks.get(index);
+      if (this.#isFull) {
+        for (let each = bit; each < chunkEnd; each += 1) visit(each);
+      } else if (chunk !== undefined) {
+        for (let each = bit; each < chunkEnd; each += 1) {
+          const inChunk = each - index * CHUNK_BITS;
+          if (((chunk[inChunk >>> 5]! >>> (inChunk & 31)) & 1) !== 0) visit(each);
+        }
+      }
+      bit = chunkEnd;
+    }
+  }
+
   /** Clears all bits and gives the memory back. */
   clear(): void {
     this.#chunks.clear();
+    this.#isFull = false;
   }
 }

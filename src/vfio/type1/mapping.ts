@@ -27,8 +27,8 @@ export interface DmaMapping {
   lockedPages: number;
   /** Whether its pages are pinned and in the domains (iommu_mapped). */
   isMapped: boolean;
-  /** Whether some of its frames have no pages (has_rsvd). */
-  hasReserved: boolean;
+  /** Whether device memory is found by arithmetic (VFIO_DMA_MAP_FLAG_MMIO_DONT_PIN). */
+  readonly isMmioDirect: boolean;
   /** Whether the user announced that the memory moves (UNMAP_DMA with VADDR). */
   isVaddrInvalid: boolean;
   /** Where its pages lie, while that takes few runs. */

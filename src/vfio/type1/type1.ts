@@ -121,7 +121,7 @@ export class Type1 {
   /** Asks for memory for bookkeeping. */
   readonly allow: (bytes: number) => boolean;
   readonly mappings: MappingIndex;
-  /** In the order of attaching; the first one is the record of what is mapped. */
+  /** The one made last in front; the first one is the record of what is mapped. */
   readonly domains: Type1Domain[] = [];
   /** Groups of mediated devices, which have no IOMMU domain. */
   readonly emulatedGroups: Type1Group[] = [];
@@ -138,6 +138,8 @@ export class Type1 {
   /** Reused by the calls. */
   readonly run = createPinRun();
   readonly gather = new IotlbGather();
+  /** Runs unmapped and not unpinned yet: first page, first frame and page count in turn. */
+  readonly pendingRuns: number[] = [];
   #pageSizes = ANY_PAGE_SIZE;
   #pageFrames = 1;
 
