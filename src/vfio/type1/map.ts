@@ -145,6 +145,7 @@ function updateVaddr(
   mapping.vpn = request.vpn;
   mapping.isVaddrInvalid = false;
   type1.vaddrInvalidCount -= 1;
+  if (type1.isFaulting) type1.faulting!.vaddrUpdated(mapping);
   return Errno.OK;
 }
 

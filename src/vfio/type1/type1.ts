@@ -80,6 +80,9 @@ export interface FaultingService {
   /** A mapping goes away: unmaps from every domain what faults mapped of it. */
   mappingRemoved(mapping: DmaMapping): void;
 
+  /** The memory behind a mapping is known again, perhaps elsewhere and of another process. */
+  vaddrUpdated(mapping: DmaMapping): void;
+
   /** A group was attached to a domain. @returns an errno; a failure undoes the attach */
   groupAttached(domain: Type1Domain, group: Type1Group): number;
 
