@@ -1,0 +1,476 @@
+import { describe, expect, it } from "vitest";
+import { Errno } from "../errno.ts";
+import { unuseDefaultDomain, useDefaultDomain } from "../iommu/attach.ts";
+import { IommuDevice } from "../iommu/device.ts";
+import { Container } from "./container.ts";
+import type { VfioDevice } from "./device-file.ts";
+import { ForeignFile } from "./file.ts";
+import { buildHost } from "./host/host.ts";
+import {
+  attach,
+  int,
+  map,
+  open,
+  openGroup,
+  reach,
+  setContainer,
+  status,
+  text,
+  twoNodePlan,
+  user,
+} from "./host/world.suite.ts";
+import { VfioExtension, VfioRequest } from "./requests.ts";
+
+const A = "0000:10:00.0";
+const B = "0000:90:00.0";
+const setup = () => {
+  const host = buildHost(twoNodePlan());
+  const task = user();
+  return { host, task };
+};
+
+describe("a container", () => {
+  it("says version 0, and what back ends could do before one is set", () => {
+    const { host, task } = setup();
+    const fd = open(host, task, "/dev/vfio/vfio");
+    const has = (extension: number) =>
+      task.ioctl(fd, VfioRequest.CHECK_EXTENSION, extension).value > 0;
+    expect(task.ioctl(fd, VfioRequest.GET_API_VERSION)).toEqual({
+      errno: 0,
+      value: 0,
+      bytes: null,
+    });
+    expect([1, 2, 3, 4, 5, 6, 7, 8, 9, 10].filter(has)).toEqual([1, 3, 9]);
+    setContainer(task, openGroup(host, task, A), fd);
+    expect(task.ioctl(fd, VfioRequest.SET_IOMMU, 3).errno).toBe(Errno.OK);
+    expect([1, 2, 3, 4, 5, 6, 7, 8, 9, 10].filter(has)).toEqual([1, 3, 4, 9, 10]);
+  });
+
+  it("row 42: takes a type only with a group, once, and never the nesting one", () => {
+    const { host, task } = setup();
+    const fd = open(host, task, "/dev/vfio/vfio");
+    const set = (type: number) => task.ioctl(fd, VfioRequest.SET_IOMMU, type).errno;
+    expect(set(VfioExtension.TYPE1_V2)).toBe(Errno.EINVAL);
+    setContainer(task, openGroup(host, task, A), fd);
+    expect(set(VfioExtension.TYPE1_NESTING)).toBe(Errno.ENODEV);
+    expect(set(VfioExtension.NOIOMMU)).toBe(Errno.ENODEV);
+    expect(set(VfioExtension.TYPE1)).toBe(Errno.OK);
+    expect(set(VfioExtension.TYPE1_V2)).toBe(Errno.EINVAL);
+  });
+
+  it("row 44: answers an unknown ioctl EINVAL without a back end, ENOTTY with type1", () => {
+    const { host, task } = setup();
+    const fd = open(host, task, "/dev/vfio/vfio");
+    expect(task.ioctl(fd, 0x3b99).errno).toBe(Errno.EINVAL);
+    expect(map(task, fd, 0, 1).errno).toBe(Errno.EINVAL);
+    setContainer(task, openGroup(host, task, A), fd);
+    expect(map(task, fd, 0, 1).errno).toBe(Errno.EINVAL);
+    task.ioctl(fd, VfioRequest.SET_IOMMU, 3);
+    expect(task.ioctl(fd, 0x3b99).errno).toBe(Errno.ENOTTY);
+    expect(map(task, fd, 0, 1).errno).toBe(Errno.OK);
+  });
+
+  it("of another kind of file is no ioctl of VFIO, and of a closed one EBADF", () => {
+    const { task } = setup();
+    const pipe = task.open(new ForeignFile()).value;
+    expect(task.ioctl(pipe, VfioRequest.GET_API_VERSION).errno).toBe(Errno.ENOTTY);
+    task.close(pipe);
+    expect(task.ioctl(pipe, VfioRequest.GET_API_VERSION).errno).toBe(Errno.EBADF);
+  });
+
+  it("attaches the groups it had before SET_IOMMU in reverse order, as list_add leaves them", () => {
+    const attached: string[] = [];
+    const groupTrace = {
+      addDevice() {},
+      removeDevice() {},
+      attachDevice: (device: string) => attached.push(device),
+    };
+    const host = buildHost(twoNodePlan(), { groupTrace });
+    const task = user();
+    const fd = open(host, task, "/dev/vfio/vfio");
+    for (const address of [A, B]) setContainer(task, openGroup(host, task, address), fd);
+    attached.length = 0;
+    expect(task.ioctl(fd, VfioRequest.SET_IOMMU, 3).errno).toBe(Errno.OK);
+    // B: its own domain. A: its own, then blocked and B's.
+    expect(attached).toEqual([B, A, A, A]);
+  });
+
+  it("lets SET_IOMMU fail as a whole: groups attached before are blocked again", () => {
+    const { host, task } = setup();
+    const fd = open(host, task, "/dev/vfio/vfio");
+    const groups = [A, B].map((address) => openGroup(host, task, address));
+    for (const group of groups) setContainer(task, group, fd);
+    host.device(A).iommuDevice.attachDeferred = false;
+    host.groups.of(host.device(A).iommuDevice)!.recoveryCount = 1;
+    expect(task.ioctl(fd, VfioRequest.SET_IOMMU, 3).errno).toBe(Errno.EBUSY);
+    for (const address of [A, B]) {
+      const group = host.groups.of(host.device(address).iommuDevice)!;
+      expect(group.domain).toBe(group.blockingDomain);
+    }
+    host.groups.of(host.device(A).iommuDevice)!.recoveryCount = 0;
+    expect(task.ioctl(fd, VfioRequest.SET_IOMMU, 3).errno).toBe(Errno.OK);
+  });
+
+  it("is nothing again once its last group leaves: mappings and pins are gone", () => {
+    const { host, task } = setup();
+    const before = host.tablePages();
+    const { fd, groups, container } = attach(host, task, [A, B]);
+    expect(map(task, fd, 0x100, 16).errno).toBe(Errno.OK);
+    expect(task.process.lockedPages).toBe(16);
+    for (const group of groups) {
+      expect(task.ioctl(group, VfioRequest.GROUP_UNSET_CONTAINER).errno).toBe(Errno.OK);
+    }
+    expect(task.process.lockedPages).toBe(0);
+    expect([container.state, container.groups]).toEqual([null, []]);
+    expect(host.tablePages()).toEqual(before);
+    expect(task.ioctl(fd, VfioRequest.SET_IOMMU, 3).errno).toBe(Errno.EINVAL);
+    expect(setContainer(task, groups[0]!, fd)).toBe(Errno.OK);
+    expect(task.ioctl(fd, VfioRequest.SET_IOMMU, 1).errno).toBe(Errno.OK);
+  });
+});
+
+describe("closing files", () => {
+  it("in any order leaves nothing behind, and open devices keep their group and container", () => {
+    const orders = [
+      [0, 1, 2],
+      [0, 2, 1],
+      [1, 0, 2],
+      [1, 2, 0],
+      [2, 0, 1],
+      [2, 1, 0],
+    ];
+    for (const order of orders) {
+      const { host, task } = setup();
+      const before = host.tablePages();
+      const { fd, groups } = attach(host, task, [A]);
+      map(task, fd, 0x100, 16);
+      const device = task.ioctl(groups[0]!, VfioRequest.GROUP_GET_DEVICE_FD, text(A)).value;
+      const files = [fd, groups[0]!, device];
+      for (const [step, index] of order.entries()) {
+        const isDeviceOpen = !order.slice(0, step).includes(2);
+        if (isDeviceOpen) expect(reach(host, A, 0x101)).toBe(0x10_0101);
+        task.close(files[index]!);
+      }
+      expect(reach(host, A, 0x101)).toBe(-1);
+      expect([task.process.lockedPages, task.descriptors.count]).toEqual([0, 0]);
+      expect(host.tablePages()).toEqual(before);
+      expect(host.vfio.groups.map((group) => group.isOpen)).toEqual([false, false, false, false]);
+    }
+  });
+
+  it("of a duplicate changes nothing until the last descriptor is gone", () => {
+    const { host, task } = setup();
+    const group = openGroup(host, task, A);
+    const copy = task.descriptors.duplicate(group).value;
+    task.close(group);
+    expect(task.ioctl(copy, VfioRequest.GROUP_GET_STATUS, status()).errno).toBe(Errno.OK);
+    expect(host.vfio.open(task, host.groupPath(A)!).errno).toBe(Errno.EBUSY);
+    task.close(copy);
+    expect(host.vfio.open(task, host.groupPath(A)!).errno).toBe(Errno.OK);
+  });
+
+  it("of all of a process's files gives every group back to its default domain", () => {
+    const { host, task } = setup();
+    const { fd } = attach(host, task, [A, B]);
+    map(task, fd, 0x100, 16);
+    task.descriptors.closeAll();
+    for (const group of host.groups.all) expect(group.domain).toBe(group.defaultDomain);
+  });
+});
+
+describe("a group", () => {
+  it("opens once, and not at all without devices of VFIO", () => {
+    const { host, task } = setup();
+    openGroup(host, task, A);
+    expect(host.vfio.open(task, host.groupPath(A)!).errno).toBe(Errno.EBUSY);
+    expect(host.vfio.open(user(), host.groupPath(A)!).errno).toBe(Errno.EBUSY);
+    expect(host.vfio.open(task, "/dev/vfio/99").errno).toBe(Errno.ENOENT);
+    expect(host.vfio.open(task, "/dev/vfio/../vfio").errno).toBe(Errno.ENOENT);
+    const group = host.vfio.groups[2]!;
+    group.cdevOpenCount = 1;
+    expect(group.open(task).errno).toBe(Errno.EBUSY);
+  });
+
+  it("tells its status: viable until a kernel driver has a member, set in a container", () => {
+    const { host, task } = setup();
+    const fd = openGroup(host, task, A);
+    const flags = () => {
+      const { bytes } = task.ioctl(fd, VfioRequest.GROUP_GET_STATUS, status());
+      return new DataView(bytes!.buffer).getUint32(4, true);
+    };
+    const iommuGroup = host.groups.of(host.device(A).iommuDevice)!;
+    expect(flags()).toBe(1);
+    expect(useDefaultDomain(iommuGroup)).toBe(Errno.OK);
+    expect(flags()).toBe(0);
+    unuseDefaultDomain(iommuGroup);
+    setContainer(task, fd, open(host, task, "/dev/vfio/vfio"));
+    expect(flags()).toBe(3);
+    const { errno } = task.ioctl(fd, VfioRequest.GROUP_GET_STATUS, status(7));
+    expect(errno).toBe(Errno.EINVAL);
+  });
+
+  it("refuses arguments that cannot be read, and ioctls that it does not know", () => {
+    const { host, task } = setup();
+    const fd = openGroup(host, task, A);
+    const errnoOf = (request: number, argument: number | Uint8Array) =>
+      task.ioctl(fd, request, argument).errno;
+    const { GROUP_GET_STATUS, GROUP_SET_CONTAINER, GROUP_GET_DEVICE_FD } = VfioRequest;
+    expect(errnoOf(GROUP_GET_STATUS, 0)).toBe(Errno.EFAULT);
+    expect(errnoOf(GROUP_GET_STATUS, new Uint8Array(7))).toBe(Errno.EFAULT);
+    expect(errnoOf(GROUP_SET_CONTAINER, 3)).toBe(Errno.EFAULT);
+    expect(errnoOf(GROUP_SET_CONTAINER, new Uint8Array(3))).toBe(Errno.EFAULT);
+    expect(errnoOf(GROUP_GET_DEVICE_FD, 0)).toBe(Errno.EFAULT);
+    expect(errnoOf(GROUP_GET_DEVICE_FD, new Uint8Array(9).fill(65))).toBe(Errno.EFAULT);
+    expect(errnoOf(GROUP_GET_DEVICE_FD, new Uint8Array(5000).fill(65))).toBe(Errno.EINVAL);
+    expect(errnoOf(0x3b6b, 0)).toBe(Errno.ENOTTY);
+  });
+
+  it("row 40: with a kernel driver bound to a member is EPERM", () => {
+    const slot = { unit: "dmar0", isMultifunction: true } as const;
+    const host = buildHost(
+      twoNodePlan({
+        devices: [
+          { address: "0000:10:00.0", ...slot },
+          { address: "0000:10:00.1", ...slot, driver: "kernel" },
+        ],
+      }),
+    );
+    const task = user();
+    const fd = openGroup(host, task, A);
+    expect(setContainer(task, fd, open(host, task, "/dev/vfio/vfio"))).toBe(Errno.EPERM);
+  });
+
+  it("row 41: set already is EINVAL, a pipe EBADFD, a closed descriptor EBADF", () => {
+    const { host, task } = setup();
+    const group = openGroup(host, task, A);
+    const container = open(host, task, "/dev/vfio/vfio");
+    const pipe = task.open(new ForeignFile()).value;
+    expect(setContainer(task, group, pipe)).toBe(Errno.EBADFD);
+    expect(setContainer(task, group, 77)).toBe(Errno.EBADF);
+    expect(setContainer(task, group, -1)).toBe(Errno.EBADF);
+    expect(setContainer(task, group, container)).toBe(Errno.OK);
+    expect(setContainer(task, group, container)).toBe(Errno.EINVAL);
+    // The descriptor is looked at first, then what the group has, then what the file is.
+    expect(setContainer(task, group, 77)).toBe(Errno.EBADF);
+    expect(setContainer(task, group, pipe)).toBe(Errno.EINVAL);
+  });
+
+  it("row 39: of a device with a firmware range that must stay mapped is EINVAL", () => {
+    const host = buildHost(
+      twoNodePlan({
+        devices: [{ address: A, unit: "dmar0", directRanges: [{ start: 0n, last: 0xfffffn }] }],
+      }),
+    );
+    const task = user();
+    const fd = openGroup(host, task, A);
+    expect(setContainer(task, fd, open(host, task, "/dev/vfio/vfio"))).toBe(Errno.EINVAL);
+    const group = host.groups.of(host.device(A).iommuDevice)!;
+    expect([group.domain === group.defaultDomain, group.ownerCount]).toEqual([true, 0]);
+  });
+
+  it("row 43: is not taken out of its container while a device is open, however often", () => {
+    const { host, task } = setup();
+    const { groups } = attach(host, task, [A]);
+    const unset = () => task.ioctl(groups[0]!, VfioRequest.GROUP_UNSET_CONTAINER).errno;
+    const get = () => task.ioctl(groups[0]!, VfioRequest.GROUP_GET_DEVICE_FD, text(A));
+    const fds = [get().value, get().value];
+    expect(unset()).toBe(Errno.EBUSY);
+    task.close(fds[0]!);
+    expect(unset()).toBe(Errno.EBUSY);
+    task.close(fds[1]!);
+    expect(unset()).toBe(Errno.OK);
+    expect(unset()).toBe(Errno.EINVAL);
+  });
+
+  it("gives a device only by its name, with a container, after SET_IOMMU", () => {
+    const { host, task } = setup();
+    const group = openGroup(host, task, A);
+    const get = (name: string) =>
+      task.ioctl(group, VfioRequest.GROUP_GET_DEVICE_FD, text(name)).errno;
+    const container = open(host, task, "/dev/vfio/vfio");
+    expect(get("0000:10:00.1")).toBe(Errno.ENODEV);
+    expect(get(B)).toBe(Errno.ENODEV);
+    expect(get(A)).toBe(Errno.EINVAL);
+    setContainer(task, group, container);
+    expect(get(A)).toBe(Errno.EINVAL);
+    task.ioctl(container, VfioRequest.SET_IOMMU, 3);
+    expect(get(`${A} vf_token=0`)).toBe(Errno.EINVAL);
+    expect(get(`${A}x`)).toBe(Errno.ENODEV);
+    expect([get(A), get(`${A} `)]).toEqual([Errno.OK, Errno.OK]);
+  });
+
+  it("undoes the opening of a device that its driver refuses", () => {
+    const { host, task } = setup();
+    const { groups } = attach(host, task, [A]);
+    const group = host.vfio.groups[0]!;
+    let calls = 0;
+    const { iommuDevice } = host.device(A);
+    const picky: VfioDevice = {
+      iommuDevice,
+      open: () => {
+        calls += 1;
+        return calls === 1 ? Errno.EIO : Errno.OK;
+      },
+    };
+    group.devices.splice(0, 1, picky);
+    const get = () => task.ioctl(groups[0]!, VfioRequest.GROUP_GET_DEVICE_FD, text(A)).errno;
+    expect(get()).toBe(Errno.EIO);
+    expect(group.openDevices).toBe(0);
+    expect([get(), get(), calls]).toEqual([Errno.OK, Errno.OK, 2]);
+    expect(host.vfio.unregister(picky)).toBe(Errno.EBUSY);
+  });
+
+  it("whose last device goes leaves its container and cannot be used any more", () => {
+    const { host, task } = setup();
+    const { groups, fd, container } = attach(host, task, [A]);
+    map(task, fd, 0x100, 16);
+    const device = host.vfio.groups[0]!.devices[0]!;
+    expect(host.vfio.unregister(device)).toBe(Errno.OK);
+    expect([container.state, task.process.lockedPages]).toEqual([null, 0]);
+    expect(setContainer(task, groups[0]!, fd)).toBe(Errno.ENODEV);
+    expect(task.ioctl(groups[0]!, VfioRequest.GROUP_GET_STATUS, status()).errno).toBe(Errno.ENODEV);
+    task.close(groups[0]!);
+    expect(host.groupPath(A)).toBe(null);
+    expect(host.vfio.register(device)).toBe(Errno.OK);
+    expect(host.vfio.open(task, host.groupPath(A)!).errno).toBe(Errno.OK);
+  });
+
+  it("has no descriptor left over where the process may open no more", () => {
+    const { host } = setup();
+    const task = user();
+    while (!task.descriptors.isFull) task.open(new ForeignFile());
+    expect(host.vfio.open(task, host.groupPath(A)!).errno).toBe(Errno.EMFILE);
+    expect(host.vfio.open(task, "/dev/vfio/vfio").errno).toBe(Errno.EMFILE);
+    task.close(5);
+    const group = openGroup(host, task, A);
+    const errno = task.ioctl(group, VfioRequest.GROUP_GET_DEVICE_FD, text(A)).errno;
+    expect([group, errno]).toEqual([5, Errno.EMFILE]);
+    expect(task.ioctl(group, VfioRequest.GROUP_SET_CONTAINER, int(group)).errno).toBe(Errno.EBADFD);
+  });
+});
+
+describe("a device that no IOMMU serves", () => {
+  const bare = () => {
+    const lines: string[] = [];
+    const noIommu = { enabled: true };
+    const devices = [
+      { address: "0000:05:00.0", unit: null },
+      { address: A, unit: "dmar0" },
+    ];
+    const host = buildHost(twoNodePlan({ devices }), {
+      noIommu,
+      log: (line) => lines.push(line),
+    });
+    return { host, noIommu, lines };
+  };
+  const N = "0000:05:00.0";
+
+  it("gets no group, unless unprotected use is switched on, which taints", () => {
+    const { host, lines } = bare();
+    expect(host.groupPath(N)).toBe("/dev/vfio/noiommu-1");
+    expect([host.vfio.isTainted, lines.length]).toEqual([true, 1]);
+    const strict = buildHost(host.plan);
+    expect([strict.groupPath(N), strict.vfio.isTainted]).toEqual([null, false]);
+    expect(strict.vfio.register({ iommuDevice: strict.device(N).iommuDevice })).toBe(Errno.EINVAL);
+  });
+
+  it("asks for CAP_SYS_RAWIO at every door", () => {
+    const { host } = bare();
+    const root = user(undefined, true);
+    expect(host.vfio.open(user(), host.groupPath(N)!).errno).toBe(Errno.EPERM);
+    const group = openGroup(host, root, N);
+    const fd = open(host, root, "/dev/vfio/vfio");
+    root.canRawIo = false;
+    expect(setContainer(root, group, fd)).toBe(Errno.EPERM);
+    root.canRawIo = true;
+    expect(setContainer(root, group, fd)).toBe(Errno.OK);
+    root.canRawIo = false;
+    expect(root.ioctl(fd, VfioRequest.SET_IOMMU, 8).errno).toBe(Errno.EPERM);
+    root.canRawIo = true;
+    expect(root.ioctl(fd, VfioRequest.SET_IOMMU, 8).errno).toBe(Errno.OK);
+    root.canRawIo = false;
+    const get = () => root.ioctl(group, VfioRequest.GROUP_GET_DEVICE_FD, text(N)).errno;
+    expect(get()).toBe(Errno.EPERM);
+    root.canRawIo = true;
+    expect(get()).toBe(Errno.OK);
+    expect(map(root, fd, 0, 1).errno).toBe(Errno.ENOTTY);
+  });
+
+  it("never shares a container with one that an IOMMU serves, nor its back end", () => {
+    const { host, noIommu } = bare();
+    const root = user(undefined, true);
+    const fd = open(host, root, "/dev/vfio/vfio");
+    const has = (extension: number) => root.ioctl(fd, VfioRequest.CHECK_EXTENSION, extension).value;
+    expect([has(3), has(8)]).toEqual([1, 1]);
+    const bareGroup = openGroup(host, root, N);
+    const group = openGroup(host, root, A);
+    expect(setContainer(root, bareGroup, fd)).toBe(Errno.OK);
+    expect([has(3), has(8)]).toEqual([0, 1]);
+    expect(root.ioctl(fd, VfioRequest.SET_IOMMU, 3).errno).toBe(Errno.ENODEV);
+    expect(setContainer(root, group, fd)).toBe(Errno.EPERM);
+    expect(root.ioctl(bareGroup, VfioRequest.GROUP_UNSET_CONTAINER).errno).toBe(Errno.OK);
+    expect(setContainer(root, group, fd)).toBe(Errno.OK);
+    expect(setContainer(root, bareGroup, fd)).toBe(Errno.EPERM);
+    expect(root.ioctl(fd, VfioRequest.SET_IOMMU, 8).errno).toBe(Errno.ENODEV);
+    noIommu.enabled = false;
+    expect([has(3), has(8)]).toEqual([1, 0]);
+  });
+
+  it("leaves no group behind when its driver is unbound", () => {
+    const { host } = bare();
+    const device = host.vfio.groups.find((group) => group.type === "no-iommu")!.devices[0]!;
+    expect(host.vfio.unregister(device)).toBe(Errno.OK);
+    expect([host.groupPath(N), host.groups.of(device.iommuDevice)]).toEqual([null, null]);
+  });
+});
+
+describe("a mediated device", () => {
+  it("has a group without an IOMMU, maps nothing anywhere, and is told by the container", () => {
+    const { host, task } = setup();
+    const told: number[] = [];
+    const iommuDevice = new IommuDevice({
+      name: "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001",
+      ops: null,
+    });
+    const device: VfioDevice = {
+      iommuDevice,
+      isEmulated: true,
+      pinning: { dmaUnmap: (iovaPfn, pages) => told.push(iovaPfn, pages) },
+    };
+    expect(host.vfio.register(device)).toBe(Errno.OK);
+    const path = `/dev/vfio/${host.vfio.groupOf(device)!.fileName}`;
+    const group = open(host, task, path);
+    const fd = open(host, task, "/dev/vfio/vfio");
+    expect(setContainer(task, group, fd)).toBe(Errno.OK);
+    expect(task.ioctl(fd, VfioRequest.SET_IOMMU, 3).errno).toBe(Errno.OK);
+    expect(map(task, fd, 0x100, 16).errno).toBe(Errno.OK);
+    expect(task.process.lockedPages).toBe(0);
+    const name = text(iommuDevice.name);
+    const opened = task.ioctl(group, VfioRequest.GROUP_GET_DEVICE_FD, name);
+    const { type1 } = (task.descriptors.find(fd)!.operations as Container).state!;
+    expect([opened.errno, type1!.devices.length]).toEqual([Errno.OK, 1]);
+    task.close(opened.value);
+    expect(type1!.devices.length).toBe(0);
+    // With a real group the mappings are pinned; when that leaves they are charged no more.
+    const real = openGroup(host, task, A);
+    expect(setContainer(task, real, fd)).toBe(Errno.OK);
+    expect([task.process.lockedPages, reach(host, A, 0x101)]).toEqual([16, 0x10_0101]);
+    expect(task.ioctl(real, VfioRequest.GROUP_UNSET_CONTAINER).errno).toBe(Errno.OK);
+    expect([task.process.lockedPages, type1!.mappings.count]).toEqual([0, 1]);
+  });
+});
+
+describe("typed calls", () => {
+  it("do the same without descriptors", () => {
+    const { host, task } = setup();
+    const container = host.vfio.createContainer();
+    expect(container).toBeInstanceOf(Container);
+    const group = host.vfio.groups[0]!;
+    group.open(task);
+    expect(container.attachGroup(group, task)).toBe(Errno.OK);
+    expect(container.setIommu(task, VfioExtension.TYPE1_V2)).toBe(Errno.OK);
+    expect(container.state!.type1!.domains.length).toBe(1);
+    container.detachGroup(group);
+    expect(container.state).toBe(null);
+  });
+});
