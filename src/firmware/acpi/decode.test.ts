@@ -1,8 +1,7 @@
 /** Real tables, templates of iasl and damaged ones, decoded and encoded again. */
 import { readdirSync, readFileSync } from "node:fs";
-import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { encodeItem, type Item } from "../table-item.ts";
+import { encodeItem } from "../table-item.ts";
 import { decodeTable } from "./decode.ts";
 
 const folder = new URL("./vectors/", import.meta.url);
