@@ -58,6 +58,11 @@ export function pinPages(
     unpinPages(type1, iovaPfn, index);
     return errno;
   }
+  // Only now: pages of a call that failed were nobody's to write.
+  for (let index = 0; index < pages; index += 1) {
+    const mapping = type1.mappings.find(iovaPfn + index)!;
+    markDirty(type1, mapping, iovaPfn + index - mapping.iovaPfn, 1);
+  }
   if (!group.isPinnedScope) {
     group.isPinnedScope = true;
     type1.nonPinnedGroups -= 1;
@@ -95,12 +100,10 @@ function pinPage(
     out[index] = shared;
     return Errno.OK;
   }
-  const page = iovaPfn - mapping.iovaPfn;
-  const errno = pinNew(type1, mapping, page);
+  const errno = pinNew(type1, mapping, iovaPfn - mapping.iovaPfn);
   if (errno !== Errno.OK) return errno;
   mapping.pins ??= new PinnedPages();
   mapping.pins.add(iovaPfn, type1.run.pfn);
-  markDirty(type1, mapping, page, 1);
   out[index] = type1.run.pfn;
   return Errno.OK;
 }

@@ -186,9 +186,14 @@ export class World {
       locked: this.process.lockedPages,
       pins: [...this.memory.pins].sort((a, b) => a[0] - b[0]),
       tables: this.tables.map((table) => leavesOf(table)),
-      tableFrames: this.tables.map((table) => table.tableBytes),
-      used: this.pool.usedFrames,
+      // Tables that became empty stay part of the tree, as in the kernel; none may be lost.
+      lostFrames: this.pool.usedFrames - this.#tableFrames(),
+      pendingTables: this.tables.map((table) => table.pendingTables),
     };
+  }
+
+  #tableFrames(): number {
+    return this.tables.reduce((sum, table) => sum + table.tableBytes / 4096, 0);
   }
 }
 
