@@ -13,6 +13,8 @@ const MSER_BATCH = 5;
 /** Batches into which the settled part is cut for the confidence interval. */
 const MEAN_BATCHES = 20;
 const OBSERVATIONS_MIN = MEAN_BATCHES * MSER_BATCH;
+/** A difference between the halves of a series that nobody would act upon, relative to the mean. */
+const DRIFT_NEGLIGIBLE = 0.002;
 
 /** What a series of observations says about its long-run mean. */
 export type SteadyState =
@@ -36,8 +38,8 @@ export type SteadyState =
  * Judges a series of observations made at equal intervals, for instance operations completed in
  * each millisecond.
  *
- * @returns `too-short` below 100 observations; `still-moving` when the best truncation lies in the
- *   second half, or when the settled part drifts by more than its own noise allows
+ * @returns `too-short` below 100 observations; `still-moving` when what is left after the warm-up,
+ *   half of the series at least, drifts by more than 0.2 % and than its own noise allows
  */
 export function steadyState(series: ArrayLike<number>): SteadyState {
   const observations = series.length;
@@ -45,21 +47,20 @@ export function steadyState(series: ArrayLike<number>): SteadyState {
     return { kind: "unsettled", reason: "too-short", observations };
   }
   const batches = batchMeans(series, 0, MSER_BATCH);
-  const cut = truncation(batches);
-  const moving = { kind: "unsettled", reason: "still-moving", observations } as const;
-  if (cut * 2 >= batches.length) return moving;
-  const warmUp = cut * MSER_BATCH;
+  const warmUp = truncation(batches) * MSER_BATCH;
   const size = Math.floor((observations - warmUp) / MEAN_BATCHES);
   const means = batchMeans(series, observations - size * MEAN_BATCHES, size);
   const mean = average(means);
   const halfWidth95 =
     studentT975(MEAN_BATCHES - 1) * Math.sqrt(variance(means, mean) / MEAN_BATCHES);
-  return isDrifting(means, mean)
-    ? moving
-    : { kind: "steady", mean, halfWidth95, warmUp, observations };
+  if (isDrifting(means, mean)) return { kind: "unsettled", reason: "still-moving", observations };
+  return { kind: "steady", mean, halfWidth95, warmUp, observations };
 }
 
-/** The number of batches to leave out: where the standard error of the rest is least. */
+/**
+ * The number of batches to leave out, at most half of them: where the standard error of the rest is
+ * least.
+ */
 function truncation(batches: Float64Array): number {
   let sum = 0;
   let squares = 0;
@@ -71,8 +72,7 @@ function truncation(batches: Float64Array): number {
     sum += value;
     squares += value * value;
     const count = batches.length - from;
-    // A handful of batches at the end can agree by chance.
-    if (count < MSER_BATCH) continue;
+    if (from * 2 > batches.length) continue;
     const error = (squares - (sum * sum) / count) / (count * count);
     if (error <= bestError) {
       bestError = error;
@@ -82,7 +82,7 @@ function truncation(batches: Float64Array): number {
   return best;
 }
 
-/** Whether the halves differ by more than five standard errors. */
+/** Whether the halves differ by more than three standard errors. */
 function isDrifting(means: Float64Array, mean: number): boolean {
   const half = means.length / 2;
   const first = means.subarray(0, half);
@@ -90,8 +90,7 @@ function isDrifting(means: Float64Array, mean: number): boolean {
   const firstMean = average(first);
   const secondMean = average(second);
   const spread = variance(first, firstMean) / half + variance(second, secondMean) / half;
-  // Rounding alone is no drift.
-  const noise = Math.max(5 * Math.sqrt(spread), 1e-9 * Math.abs(mean));
+  const noise = Math.max(3 * Math.sqrt(spread), DRIFT_NEGLIGIBLE * Math.abs(mean));
   return Math.abs(firstMean - secondMean) > noise;
 }
 
