@@ -39,7 +39,12 @@ export interface IommuOps {
   pageResponse?(device: IommuDevice, last: PageRequest, code: PageResponse): void;
   /** Whether users bring PASID tables of their own; they do not without it. */
   readonly userPasidTable?: boolean;
+  /** Whether the hardware in front of a device can do something; it cannot without this. */
+  capable?(device: IommuDevice, capability: IommuCapability): boolean;
 }
+
+/** What is asked of {@link IommuOps.capable}. Source: include/linux/iommu.h, enum iommu_cap. */
+export type IommuCapability = "enforce-cache-coherency" | "dirty-tracking";
 
 /** What a device brings with it. */
 export interface IommuDeviceOptions {

@@ -71,6 +71,19 @@ export interface DriverDomain {
    */
   enforceCacheCoherency?(): boolean;
 
+  /**
+   * Reports the frames of a range that devices wrote to, and makes them clean if asked to; the
+   * caller invalidates those then. Drivers whose tables note no writes lack it.
+   *
+   * @returns an errno: EINVAL when the table's format keeps no dirty state
+   */
+  readDirty?(
+    iovaPfn: number,
+    pages: number,
+    isCleaning: boolean,
+    report: (iovaPfn: number, pages: number) => void,
+  ): number;
+
   /** Gives tables back that no walker can hold any more. */
   freeTables(tables: TableList): void;
 }

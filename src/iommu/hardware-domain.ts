@@ -221,6 +221,15 @@ export class HardwareDomain implements DriverDomain {
     this.#flush(0, PFN_LAST, false);
   }
 
+  readDirty(
+    iovaPfn: number,
+    pages: number,
+    isCleaning: boolean,
+    report: (iovaPfn: number, pages: number) => void,
+  ): number {
+    return this.table.readDirty(iovaPfn, pages, isCleaning, report);
+  }
+
   freeTables(tables: TableList): void {
     this.table.freeTables(tables);
   }

@@ -7,7 +7,7 @@
  */
 import { Errno } from "../errno.ts";
 import { assert } from "../errors.ts";
-import type { DemandedType, IommuDevice, IommuOps } from "./device.ts";
+import type { DemandedType, IommuCapability, IommuDevice, IommuOps } from "./device.ts";
 import { type DomainTrace, DomainType, IommuDomain } from "./domain.ts";
 import { HardwareDomain, type HardwareDomainOptions } from "./hardware-domain.ts";
 import type { ReservedRegion } from "./reserved-regions.ts";
@@ -32,6 +32,8 @@ export interface HardwareOpsOptions {
   reservedRegions?(device: IommuDevice): readonly ReservedRegion[];
   /** Answers groups of page requests, where the hardware takes them. */
   readonly pageResponse?: NonNullable<IommuOps["pageResponse"]>;
+  /** Whether page tables note what devices have written; they do not without this. */
+  readonly tracksDirty?: boolean;
   /** Hears of every map and unmap of the domains made. */
   readonly trace?: DomainTrace;
 }
@@ -56,6 +58,11 @@ export class HardwareOps implements IommuOps {
 
   defaultType(device: IommuDevice): DemandedType {
     return this.#options.defaultType?.(device) ?? null;
+  }
+
+  capable(device: IommuDevice, capability: IommuCapability): boolean {
+    if (capability === "dirty-tracking") return this.#options.tracksDirty ?? false;
+    return this.#options.unitOf(device)?.snoopControl ?? false;
   }
 
   reservedRegions(device: IommuDevice): readonly ReservedRegion[] {
