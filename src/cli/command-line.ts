@@ -1,7 +1,8 @@
 /** Runs one command line on a given terminal: grammar, verb, exit status. */
 import { readFile } from "node:fs/promises";
 import { run } from "@stricli/core";
-import { buildApp, type CliContext } from "./app.ts";
+import { buildApp } from "./app.ts";
+import type { CliContext } from "./context.ts";
 import { Exit, reportProblem } from "./problem.ts";
 import type { Terminal } from "./terminal.ts";
 

@@ -1,0 +1,204 @@
+/** The verb `tables`: firmware tables from a topology, and what is in tables. */
+import { writeFileSync } from "node:fs";
+import { StackError } from "../errors.ts";
+import { defaultIds, idsOf, type TableIds } from "../firmware/acpi/table-writer.ts";
+import {
+  type DescriptionDocument,
+  type DescriptionFamily,
+  type DescriptionFile,
+  type DescriptionKind,
+  type DescriptionReading,
+  descriptionKinds,
+  familyOf,
+} from "../firmware/table-kinds.ts";
+import { STDIN_PATH } from "../recording/node/file-source.ts";
+import { renderFindings, renderTree } from "../report/tables-text.ts";
+import { suggestion } from "./nearest.ts";
+import { Exit } from "./problem.ts";
+import { readBytes, readFiles } from "./tables-input.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** File descriptor of the standard output. */
+const STDOUT = 1;
+
+/** Flags of `tables dump`. */
+export interface DumpFlags {
+  readonly json: boolean;
+  readonly yaml: boolean;
+}
+
+/** Flags of `tables check`. */
+export interface CheckFlags {
+  readonly json: boolean;
+  readonly strict: boolean;
+}
+
+/** Flags of `tables build`. */
+export interface BuildFlags {
+  /** Name of a kind of description. */
+  readonly as: string;
+  readonly output?: string;
+  /** An existing table to take the header's ids from. */
+  readonly like?: string;
+}
+
+interface FamilyFiles {
+  readonly family: DescriptionFamily;
+  readonly files: DescriptionFile[];
+}
+
+/** Files by family, in the order in which the families first appear. */
+function byFamily(files: readonly DescriptionFile[]): FamilyFiles[] {
+  const groups: FamilyFiles[] = [];
+  for (const file of files) {
+    const family = familyOf(file);
+    const group = groups.find((one) => one.family === family);
+    if (group === undefined) groups.push({ family, files: [file] });
+    else group.files.push(file);
+  }
+  return groups;
+}
+
+async function readAll(words: readonly string[]): Promise<DescriptionReading[]> {
+  const groups = byFamily(await readFiles(words));
+  return groups.map(({ family, files }) => family.read(files, []));
+}
+
+/** Shows tables: every field with its offset, or what they say of the machine. */
+export async function dump(
+  flags: DumpFlags,
+  words: readonly string[],
+  terminal: Terminal,
+): Promise<Exit> {
+  const readings = await readAll(words);
+  const documents = readings.flatMap((reading) => reading.documents);
+  if (flags.yaml) {
+    if (readings.length > 1) {
+      throw new StackError({
+        code: "tables/mixed",
+        kind: "usage",
+        message: "These files are descriptions of different kinds, each of a whole machine",
+        hint: "pass those of one kind",
+      });
+    }
+    const { machineToYaml } = await import("../config/write-machine.ts");
+    terminal.print(machineToYaml(readings[0]!.machine));
+    noteFindings(documents, terminal);
+  } else if (flags.json) {
+    const result = { tables: documents };
+    terminal.print(`${JSON.stringify({ schema: "iommukit/tables-dump@1", result }, null, 2)}\n`);
+  } else {
+    const { width, style } = terminal;
+    const texts = documents.map((one) => renderTree(one, width, style).join("\n"));
+    terminal.print(`${texts.join("\n\n")}\n`);
+    noteFindings(documents, terminal);
+  }
+  return Exit.DONE;
+}
+
+/** Findings of form as lines on standard error; `check` says what they mean. */
+function noteFindings(documents: readonly DescriptionDocument[], terminal: Terminal): void {
+  for (const { file, findings } of documents) {
+    for (const { at, severity, message } of findings) {
+      terminal.note(`${file}+0x${at.toString(16)}: ${severity}: ${message}`);
+    }
+  }
+}
+
+/** Says what a kernel would reject or ignore, and why. */
+export async function check(
+  flags: CheckFlags,
+  words: readonly string[],
+  terminal: Terminal,
+): Promise<Exit> {
+  const documents = (await readAll(words)).flatMap((reading) => reading.documents);
+  const all = documents.flatMap((document) => document.findings);
+  const errors = all.filter((finding) => finding.severity === "error").length;
+  const warnings = all.filter((finding) => finding.severity === "warning").length;
+  if (flags.json) {
+    const tables = documents.map(({ file, kind, bytes, findings }) => ({
+      file,
+      kind,
+      bytes,
+      findings,
+    }));
+    const document = { schema: "iommukit/tables-check@1", result: { errors, warnings, tables } };
+    terminal.print(`${JSON.stringify(document, null, 2)}\n`);
+  } else {
+    const { width, style } = terminal;
+    const texts = documents.map((one) => renderFindings(one, width, style).join("\n"));
+    terminal.print(`${texts.join("\n")}\n`);
+  }
+  return errors > 0 || (flags.strict && warnings > 0) ? Exit.NO : Exit.DONE;
+}
+
+/** Writes a topology as a table. */
+export async function build(flags: BuildFlags, path: string, terminal: Terminal): Promise<Exit> {
+  const kind = kindNamed(flags.as);
+  const { machineFromYaml } = await import("../config/read-machine.ts");
+  const [source] = await readFiles([path]);
+  const machine = machineFromYaml(new TextDecoder().decode(source!.bytes), source!.file);
+  const bytes = kind.build(machine, await idsLike(flags.like));
+  if (flags.output !== undefined && flags.output !== STDIN_PATH) {
+    writeTo(flags.output, flags.output, bytes);
+    terminal.note(`${flags.output}: ${kind.name}, ${bytes.length} bytes`);
+  } else if (kind.isText) {
+    terminal.print(new TextDecoder().decode(bytes));
+  } else if (flags.output === undefined) {
+    throw new StackError({
+      code: "tables/binary-output",
+      kind: "usage",
+      message: `${kind.name} is binary, and no file for it was named`,
+      hint: `add -o ${kind.name}.aml, or -o - for standard output`,
+    });
+  } else {
+    writeTo(STDOUT, "(standard output)", bytes);
+  }
+  return Exit.DONE;
+}
+
+function kindNamed(name: string): DescriptionKind {
+  const kind = descriptionKinds.find((one) => one.name === name);
+  if (kind !== undefined) return kind;
+  const names = descriptionKinds.map((one) => one.name);
+  throw new StackError({
+    code: "tables/no-such-kind",
+    kind: "usage",
+    message: `There is no description called "${name}"${suggestion(name, names)}`,
+    hint: descriptionKinds.map((one) => `${one.name} (${one.brief})`).join("; "),
+  });
+}
+
+/** Writes a file whole. @param name - what messages call it */
+function writeTo(target: string | number, name: string, bytes: Uint8Array): void {
+  try {
+    writeFileSync(target, bytes);
+  } catch (error) {
+    throw new StackError({
+      code: "tables/not-writable",
+      kind: "input",
+      message: `The table cannot be written: ${error instanceof Error ? error.message : error}`,
+      at: { file: name },
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Ids for a table that shall take the place of another: the same maker and table, one revision up,
+ * as Linux's override from the initial RAM disk wants it (F19).
+ */
+async function idsLike(path: string | undefined): Promise<TableIds> {
+  if (path === undefined) return defaultIds;
+  const bytes = await readBytes(path, path);
+  if (bytes.length < 36) {
+    throw new StackError({
+      code: "acpi/too-short",
+      kind: "input",
+      message: "The table to be like has no header",
+      at: { file: path, offset: bytes.length },
+    });
+  }
+  const ids = idsOf(bytes);
+  return { ...ids, oemRevision: Math.min(0xffff_ffff, ids.oemRevision + 1) };
+}
