@@ -3,6 +3,7 @@ import type { Benchmark } from "./harness.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
 import { benchmarks as pageTable } from "./page-table.bench.ts";
+import { benchmarks as pinning } from "./pinning.bench.ts";
 import { benchmarks as recording } from "./recording.bench.ts";
 import { benchmarks as replay } from "./replay.bench.ts";
 import { benchmarks as sim } from "./sim.bench.ts";
@@ -13,6 +14,7 @@ export const benchmarks: readonly Benchmark[] = [
   ...iotlb,
   ...iova,
   ...pageTable,
+  ...pinning,
   ...recording,
   ...replay,
   ...sim,

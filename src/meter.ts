@@ -81,7 +81,7 @@ export const Step = {
   rangeInsert: 33,
   /** Range-map entries were removed; amount = entries. */
   rangeRemove: 34,
-  /** Pages were asked for by a batch of GUP; amount = pages asked for, at most 512. */
+  /** GUP was called for a batch of up to 512 pages, and gave some; amount = calls. */
   pinBatch: 35,
   /** Pages were pinned; amount = pages. */
   pagePin: 36,
@@ -101,6 +101,8 @@ export const Step = {
   pageResponse: 43,
   /** An MMU notifier ran; amount = pages it covers. */
   notifierCall: 44,
+  /** GUP was called and gave nothing, as for memory without pages; amount = calls. */
+  pinRefused: 45,
 } as const;
 
 /** Name of a step. */
