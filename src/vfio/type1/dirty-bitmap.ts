@@ -21,6 +21,8 @@ export class DirtyBitmap {
   readonly bits: number;
   readonly #chunks = new Map<number, Uint32Array>();
   #isFull = false;
+  #leftovers = 0n;
+  #nextLeftovers = 0n;
 
   constructor(bits: number) {
     assert(bits > 0 && bits <= DIRTY_PAGES_MAX, "a bitmap has 1 … 2^31 - 1 bits");
@@ -58,6 +60,28 @@ export class DirtyBitmap {
     return ((chunk[inChunk >>> 5]! >>> (inChunk & 31)) & 1) !== 0;
   }
 
+  /**
+   * Whether a bit behind the last one is set, counted from there. The kernel shifts its bitmap to
+   * where it belongs in the user's and clears only the pages' own bits afterwards, so the ones that
+   * were shifted out stay, and are told the next time (update_user_bitmap, vfio_iova_dirty_bitmap).
+   */
+  hasLeftover(index: number): boolean {
+    return ((this.#leftovers >> BigInt(index)) & 1n) !== 0n;
+  }
+
+  /**
+   * Notes what a shift leaves behind the last bit; it counts from the next {@link clear} on.
+   *
+   * @param count - leftovers that the shift reached; those behind them stay
+   */
+  leaveBehind(count: number, isSet: (index: number) => boolean): void {
+    let leftovers = (this.#leftovers >> BigInt(count)) << BigInt(count);
+    for (let index = 0; index < count; index += 1) {
+      if (isSet(index)) leftovers |= 1n << BigInt(index);
+    }
+    this.#nextLeftovers = leftovers;
+  }
+
   /** Calls `visit` for every bit set from `first` up to, not including, `end`. */
   forEachSet(first: number, end: number, visit: (bit: number) => void): void {
     let bit = Math.max(first, 0);
@@ -78,8 +102,9 @@ export class DirtyBitmap {
     }
   }
 
-  /** Clears all bits and gives the memory back. */
+  /** Clears all bits, but not those behind the last one, and gives the memory back. */
   clear(): void {
+    this.#leftovers = this.#nextLeftovers;
     this.#chunks.clear();
     this.#isFull = false;
   }

@@ -120,7 +120,10 @@ export function markDirty(type1: Type1, mapping: DmaMapping, page: number, pages
 
 /**
  * Writes a mapping's bits to where they belong in the bitmap of a range that begins at `basePfn`.
- * Bits below it in its first word stay as the user has them, those above in its last become 0.
+ *
+ * The kernel shifts its bitmap by whole words and joins all of the user's first word to it, so bits
+ * beside the mapping's own come out as well: see {@link DirtyBitmap.hasLeftover}. A user reads
+ * pages as written that are not mapped.
  *
  * @returns EFAULT
  */
@@ -136,29 +139,38 @@ export function writeDirty(
   const offset = (mapping.iovaPfn - basePfn) / pageFrames;
   const shift = offset % 64;
   const start = address + BigInt(((offset - shift) / 64) * 8);
+  const dirty = mapping.dirty!;
   const isAllDirty = type1.nonPinnedGroups > 0 && mapping.isMapped;
-  for (let at = 0; at < shift + bits; at += PIECE_BITS) {
-    const piece = new Uint8Array(Math.min(PIECE_BITS / 8, dirtyBytes(shift + bits - at)));
-    if (at === 0 && shift > 0 && !readBelow(start, shift, piece, user)) return Errno.EFAULT;
+  const theirs = new Uint8Array(8);
+  if (shift > 0 && !user.read(start, theirs)) return Errno.EFAULT;
+  const length = dirtyBytes(shift + bits) * 8;
+  for (let at = 0; at < length; at += PIECE_BITS) {
+    const piece = new Uint8Array(Math.min(PIECE_BITS, length - at) / 8);
+    if (at === 0) piece.set(theirs);
     const set = (bit: number) => {
       const position = bit + shift - at;
       piece[position >>> 3]! |= 1 << (position & 7);
     };
     const first = Math.max(0, at - shift);
-    const end = Math.min(bits, at - shift + PIECE_BITS);
-    if (isAllDirty) for (let bit = first; bit < end; bit += 1) set(bit);
-    else mapping.dirty!.forEachSet(first, end, set);
+    const end = Math.min(length, at + PIECE_BITS) - shift;
+    const last = Math.min(bits, end);
+    if (isAllDirty) for (let bit = first; bit < last; bit += 1) set(bit);
+    else dirty.forEachSet(first, last, set);
+    for (let bit = Math.max(first, bits); bit < end; bit += 1) {
+      if (dirty.hasLeftover(bit - bits)) set(bit);
+    }
     if (!user.write(start + BigInt(at / 8), piece)) return Errno.EFAULT;
   }
+  if (shift === 0) return Errno.OK;
+  // What was given out is what the kernel's bitmap holds now.
+  dirty.leaveBehind(length - bits, (index) => {
+    const position = bits + index;
+    if (position < 64 && ((theirs[position >>> 3]! >>> (position & 7)) & 1) !== 0) return true;
+    const bit = position - shift;
+    if (bit >= bits) return dirty.hasLeftover(bit - bits);
+    return bit >= 0 && (isAllDirty || dirty.has(bit));
+  });
   return Errno.OK;
-}
-
-/** Keeps the user's bits below a mapping's in the first word. @returns false when unreadable */
-function readBelow(address: bigint, shift: number, piece: Uint8Array, user: UserMemory): boolean {
-  const word = piece.subarray(0, 8);
-  if (!user.read(address, word)) return false;
-  for (let bit = shift; bit < 64; bit += 1) word[bit >>> 3]! &= ~(1 << (bit & 7));
-  return true;
 }
 
 function start(type1: Type1): number {

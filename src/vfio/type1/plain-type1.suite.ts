@@ -17,6 +17,8 @@ export interface PlainMapping {
   /** Users of pages that drivers pinned, with the frame. */
   readonly pins: Map<number, { readonly pfn: number; users: number }>;
   readonly dirty: Set<number>;
+  /** Bits that the kernel's bitmap holds behind those of the pages. */
+  stale: bigint;
 }
 
 const last = (mapping: PlainMapping) => mapping.iovaPfn + mapping.pages - 1;
@@ -91,7 +93,7 @@ export class PlainType1 {
       frames.push({ pfn: found.pfn, isReserved });
     }
     const made = { iovaPfn, vpn, pages, prot, frames, isInvalid: false };
-    this.mappings.push({ ...made, pins: new Map(), dirty: new Set() });
+    this.mappings.push({ ...made, pins: new Map(), dirty: new Set(), stale: 0n });
     this.mappings.sort((a, b) => a.iovaPfn - b.iovaPfn);
     this.dmaAvail -= 1;
     return Errno.OK;
@@ -127,16 +129,33 @@ export class PlainType1 {
   /** @returns the errno, or the frames that are dirty between */
   readDirty(iovaPfn: number, end: number): number | number[] {
     if (!this.isTracking || this.#cuts(iovaPfn, end)) return Errno.EINVAL;
-    const dirty: number[] = [];
+    let user = 0n;
     for (const mapping of this.#overlapping(iovaPfn, end)) {
-      for (let page = 0; page < mapping.pages; page += 1) {
-        const isDirty = this.hasDomain || mapping.dirty.has(page);
-        if (isDirty) dirty.push(mapping.iovaPfn + page);
-      }
+      user = this.#giveDirty(mapping, iovaPfn, user);
       mapping.dirty.clear();
       for (const page of mapping.pins.keys()) mapping.dirty.add(page);
     }
-    return dirty;
+    const bits = user.toString(2).split("").reverse();
+    return bits.flatMap((bit, index) => (bit === "1" ? [iovaPfn + index] : []));
+  }
+
+  /** update_user_bitmap, word for word, on one number. @returns the user's bitmap */
+  #giveDirty(mapping: PlainMapping, basePfn: number, user: bigint): bigint {
+    const offset = mapping.iovaPfn - basePfn;
+    const shift = BigInt(offset % 64);
+    const at = BigInt(offset) - shift;
+    const count = BigInt(mapping.pages);
+    const words = (count + shift + 63n) / 64n;
+    let bitmap = mapping.stale << count;
+    for (let page = 0; page < mapping.pages; page += 1) {
+      if (this.hasDomain || mapping.dirty.has(page)) bitmap |= 1n << BigInt(page);
+    }
+    const behind = (bitmap >> (words * 64n)) << (words * 64n);
+    let given = BigInt.asUintN(Number(words * 64n), bitmap << shift);
+    if (shift > 0n) given |= BigInt.asUintN(64, user >> at);
+    mapping.stale = (behind | given) >> count;
+    const after = user >> (at + words * 64n);
+    return BigInt.asUintN(Number(at), user) | (given << at) | (after << (at + words * 64n));
   }
 
   track(isOn: boolean): void {
@@ -144,6 +163,7 @@ export class PlainType1 {
     this.isTracking = isOn;
     for (const mapping of this.mappings) {
       mapping.dirty.clear();
+      mapping.stale = 0n;
       if (isOn) for (const page of mapping.pins.keys()) mapping.dirty.add(page);
     }
   }
