@@ -1,0 +1,153 @@
+/**
+ * The files of the running system, or of a directory that a system was captured into.
+ *
+ * A captured tree may be hostile: directories are resolved once and must lie inside of it, a file's
+ * own last part is never followed, and pipes are not waited for.
+ */
+import {
+  closeSync,
+  constants,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  realpathSync,
+} from "node:fs";
+import {
+  directoryOf,
+  type HostFile,
+  type HostTree,
+  linkText,
+  NAMES_MAX,
+  resolvePath,
+  TEXT_BYTES_MAX,
+  textOf,
+} from "./tree.ts";
+
+const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+const FLAGS = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
+const SMALL_BYTES = 4096;
+
+/** A tree on disk; `/` is the running system. */
+export class DiskTree implements HostTree {
+  readonly name: string;
+  readonly isLive: boolean;
+  deniedCount = 0;
+  readonly #root: string;
+  readonly #realRoot: string | null;
+  readonly #directories = new Map<string, string | null>();
+  readonly #buffer = new Uint8Array(SMALL_BYTES);
+
+  constructor(root: string) {
+    this.name = root;
+    this.#root = root.replace(/\/+$/, "");
+    this.isLive = this.#root === "";
+    this.#realRoot = this.isLive ? "" : this.#attempt(() => realpathSync.native(this.#root));
+  }
+
+  list(path: string): readonly string[] | null {
+    const real = this.#directory(path);
+    const names = real === null ? null : this.#attempt(() => readdirSync(real === "" ? "/" : real));
+    return names === null ? null : names.sort().slice(0, NAMES_MAX);
+  }
+
+  text(path: string, clean?: (text: string) => string): string | null {
+    const bytes = this.#read(path, TEXT_BYTES_MAX);
+    if (bytes === null) return null;
+    return clean === undefined ? textOf(bytes) : clean(textOf(bytes));
+  }
+
+  bytes(path: string, max: number): Uint8Array | null {
+    const bytes = this.#read(path, max);
+    return bytes === null ? null : bytes.slice();
+  }
+
+  open(path: string): HostFile | null {
+    const fd = this.#open(path);
+    if (fd === null) return null;
+    return {
+      read: (at, bytes) => {
+        const buffer = new Uint8Array(bytes);
+        return buffer.subarray(0, this.#readAt(fd, buffer, at) ?? 0);
+      },
+      close: () => closeSync(fd),
+    };
+  }
+
+  link(path: string): string | null {
+    const directory = this.#directory(directoryOf(path));
+    if (directory === null) return null;
+    const real = `${directory}/${path.slice(path.lastIndexOf("/") + 1)}`;
+    let target: string | null;
+    try {
+      target = readlinkSync(real);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EINVAL" || this.isLive) return null;
+      // No link: a directory, or a file that stands for a link.
+      const bytes = this.#read(path, 1024);
+      target = bytes === null ? null : linkText(bytes);
+    }
+    return target === null ? null : resolvePath(directoryOf(path), target);
+  }
+
+  /** Bytes in a buffer that the next read overwrites, where they are few. */
+  #read(path: string, max: number): Uint8Array | null {
+    const fd = this.#open(path);
+    if (fd === null) return null;
+    try {
+      const first = this.#readAt(fd, this.#buffer.subarray(0, Math.min(max, SMALL_BYTES)), 0);
+      if (first === null) return null;
+      if (first < SMALL_BYTES || max <= SMALL_BYTES) return this.#buffer.subarray(0, first);
+      return this.#readRest(fd, first, max);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #readRest(fd: number, first: number, max: number): Uint8Array {
+    const pieces = [this.#buffer.slice(0, first)];
+    let total = first;
+    while (total < max) {
+      const piece = new Uint8Array(Math.min(1 << 16, max - total));
+      const count = this.#readAt(fd, piece, total) ?? 0;
+      if (count === 0) break;
+      pieces.push(piece.subarray(0, count));
+      total += count;
+    }
+    return new Uint8Array(Buffer.concat(pieces));
+  }
+
+  #open(path: string): number | null {
+    const directory = this.#directory(directoryOf(path));
+    if (directory === null) return null;
+    const real = `${directory}/${path.slice(path.lastIndexOf("/") + 1)}`;
+    return this.#attempt(() => openSync(real, FLAGS));
+  }
+
+  #readAt(fd: number, buffer: Uint8Array, at: number): number | null {
+    return this.#attempt(() => readSync(fd, buffer, 0, buffer.length, at));
+  }
+
+  /** The real path of a directory of the tree; null when it is none or lies outside. */
+  #directory(path: string): string | null {
+    if (this.isLive) return path === "/" ? "" : path;
+    if (this.#realRoot === null) return null;
+    const known = this.#directories.get(path);
+    if (known !== undefined) return known;
+    const root = this.#realRoot;
+    let real = this.#attempt(() => realpathSync.native(`${this.#root}${path}`));
+    if (real !== null && real !== root && !real.startsWith(`${root}/`)) real = null;
+    this.#directories.set(path, real);
+    return real;
+  }
+
+  #attempt<T>(call: () => T): T | null {
+    try {
+      return call();
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EACCES" || code === "EPERM") this.deniedCount += 1;
+      return null;
+    }
+  }
+}
