@@ -1,23 +1,139 @@
 /** Real tables, templates of iasl and damaged ones, decoded and encoded again. */
-import { readdirSync, readFileSync } from "node:fs";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { encodeItem } from "../table-item.ts";
-import { decodeTable } from "./decode.ts";
+import { StackError } from "../../errors.ts";
+import { encodeItem, type Item } from "../table-item.ts";
+import { decodeTable, TABLE_BYTES_MAX } from "./decode.ts";
+import { byteSum, seal } from "./header.ts";
+import { codesOf, findingsOf, le, patched, tableOf, vector, vectorNames } from "./tables.suite.ts";
 
-const folder = new URL("./vectors/", import.meta.url);
-const vectors = readdirSync(folder, { withFileTypes: true })
-  .filter((entry) => entry.isDirectory())
-  .flatMap((entry) =>
-    readdirSync(new URL(`${entry.name}/`, folder)).map((name) => `${entry.name}/${name}`),
-  )
-  .sort();
-const read = (name: string) => new Uint8Array(readFileSync(new URL(name, folder)));
+/** Checks that the items of a tree cover it without gap and without overlap. */
+function expectCovered(item: Item): void {
+  if (item.kind !== "structure") return;
+  let cursor = item.at + item.format.layout.bytes;
+  for (const inner of item.items) {
+    expect(inner.at).toBe(cursor);
+    expect(inner.length).toBeGreaterThan(0);
+    cursor += inner.length;
+    expectCovered(inner);
+  }
+  expect(cursor).toBeGreaterThanOrEqual(item.at + item.length);
+}
 
 describe("a real table", () => {
-  it.each(vectors)("%s comes back byte for byte", (name) => {
-    const bytes = read(name);
+  it("there are enough of them to mean something", () => {
+    expect(vectorNames.length).toBeGreaterThan(25);
+  });
+
+  it.each(vectorNames)("%s comes back byte for byte, without finding", (name) => {
+    const bytes = vector(name);
     const table = decodeTable(bytes);
     expect(encodeItem(table.root)).toEqual(bytes);
     expect(table.findings).toEqual([]);
+    expectCovered(table.root);
+  });
+
+  it.each(vectorNames)("%s cut at any byte comes back, or is refused with its offset", (name) => {
+    const bytes = vector(name);
+    for (let length = 0; length < bytes.length; length += 1) {
+      const cut = bytes.subarray(0, length);
+      if (length < 36) expect(() => decodeTable(cut)).toThrow(StackError);
+      else {
+        const table = decodeTable(cut);
+        expect(encodeItem(table.root)).toEqual(cut);
+        expect(table.findings.map((one) => one.code)).toContain("acpi/length");
+        expectCovered(table.root);
+      }
+    }
+  });
+});
+
+describe("any bytes", () => {
+  const signatures = ["VIOT", "IORT", "SRAT", "SLIT", "DMAR", "IVRS", "MCFG", "FACS", "ABCD"];
+
+  it("behind a header of any kind come back byte for byte, every byte in one place", () => {
+    const tables = fc.record({
+      signature: fc.constantFrom(...signatures),
+      body: fc.uint8Array({ minLength: 0, maxLength: 400 }),
+      offset: fc.constantFrom(40, 48, 52, 60),
+    });
+    fc.assert(
+      fc.property(tables, ({ signature, body, offset }) => {
+        const bytes = tableOf(signature, 5, [...body]);
+        // Half of the time a plausible place for the first node, so that more than a head is read.
+        if (signature === "IORT" && bytes.length > 44) bytes.set(le(offset, 4), 40);
+        if (signature === "VIOT" && bytes.length > 40) bytes.set(le(offset, 2), 38);
+        const table = decodeTable(bytes);
+        expect(encodeItem(table.root)).toEqual(bytes);
+        expectCovered(table.root);
+      }),
+      { seed: 5, numRuns: 1500 },
+    );
+  });
+
+  it.each(vectorNames)("%s with any byte changed comes back byte for byte", (name) => {
+    const bytes = vector(name);
+    for (let at = 4; at < bytes.length; at += 1) {
+      for (const value of [0, 1, 0x7f, 0xff]) {
+        const changed = bytes.slice();
+        changed[at] = value;
+        expect(encodeItem(decodeTable(changed).root)).toEqual(changed);
+      }
+    }
+  });
+});
+
+describe("a header", () => {
+  const slit = vector("qemu-intel/SLIT");
+
+  it("is sealed with its length and a checksum that makes the sum 0", () => {
+    const bytes = slit.slice();
+    bytes[40] = 77;
+    bytes[4] = 0;
+    expect(byteSum(seal(bytes))).toBe(0);
+    expect(bytes[4]).toBe(slit.length);
+  });
+
+  it("with a wrong checksum gives the right one", () => {
+    const bytes = slit.slice();
+    bytes[9] = 0;
+    expect(findingsOf(bytes)).toMatchObject([
+      { code: "acpi/checksum", at: 9, message: "The checksum is 0x00, and should be 0xe8" },
+    ]);
+  });
+
+  it("that is shorter than the file leaves the rest behind the end, and keeps it", () => {
+    const bytes = Uint8Array.from([...slit, 1, 2, 3]);
+    const table = decodeTable(bytes);
+    expect(table.findings).toMatchObject([{ code: "acpi/bytes-behind", at: slit.length }]);
+    expect(encodeItem(table.root)).toEqual(bytes);
+  });
+
+  it.each([
+    ["0", 0],
+    ["35", 35],
+    ["one more than the file has", slit.length + 1],
+    ["2^32 - 1", 0xffff_ffff],
+  ])("with length %s is a finding, not a crash", (_what, length) => {
+    const bytes = slit.slice();
+    bytes.set(le(length, 4), 4);
+    expect(codesOf(bytes)).toContain("acpi/length");
+  });
+
+  it("with too few bytes for the table's own part is shown as header and body", () => {
+    expect(codesOf(tableOf("DMAR", 1, [1, 2, 3]))).toEqual(["acpi/fixed-part"]);
+  });
+
+  it("of an unknown table is enough", () => {
+    expect(codesOf(tableOf("XYZW", 1, [1, 2, 3]))).toEqual([]);
+  });
+
+  it("of fewer than 36 bytes and of a file too large is refused", () => {
+    expect(() => decodeTable(new Uint8Array(35))).toThrow(/36 bytes of header/);
+    expect(() => decodeTable(new Uint8Array(TABLE_BYTES_MAX + 1))).toThrow(StackError);
+  });
+
+  it("may be patched and sealed by tests", () => {
+    expect(codesOf(patched(slit, [44, 10]))).toEqual([]);
   });
 });

@@ -64,6 +64,8 @@ class IortReader {
   readonly #segments = new Set<number>();
   readonly #mappings = new Map<Structure, StructureOf<typeof IdMapping.layout.fields>[]>();
   readonly #circles = new Set<Structure>();
+  /** Mappings whose last ID goes to another one. */
+  readonly #shared = new Set<Structure>();
   #steps = 0;
 
   constructor(root: Structure, context: ReadContext, isWrapped: boolean) {
@@ -252,7 +254,8 @@ class IortReader {
     const { inputBase, idCount, outputBase, flags } = mapping.values;
     const isSingle = (flags & 1) !== 0;
     const start = isSingle ? asked.first : Math.max(asked.first, inputBase);
-    const end = isSingle ? asked.last : Math.min(asked.last, inputBase + idCount);
+    const mapped = inputBase + idCount - (this.#shared.has(mapping) ? 1 : 0);
+    const end = isSingle ? asked.last : Math.min(asked.last, mapped);
     if (start > end) return;
     const target = this.#targetOf(node, mapping);
     if (target === null || isA(target, ItsGroup)) return;
@@ -274,6 +277,7 @@ class IortReader {
     for (const mapping of mappings) {
       const { inputBase, idCount, flags } = mapping.values;
       if (idCount === 0 || (flags & 1) !== 0 || !starts.has(inputBase + idCount)) continue;
+      this.#shared.add(mapping);
       const at = mapping.at + IdMapping.layout.at.idCount;
       const message = `The mapping ends with ${hex(inputBase + idCount)}, where another one starts`;
       const effect = "Linux logs `conflicting mapping … applying workaround`: the later one wins";

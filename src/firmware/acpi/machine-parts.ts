@@ -8,12 +8,13 @@ import type { Structure } from "../table-item.ts";
 import { isA } from "../table-item.ts";
 import type { DecodedTable } from "./decode.ts";
 import { readDmar } from "./dmar-reader.ts";
+import { AnyTable } from "./header.ts";
 import { Iort } from "./iort.ts";
 import { readIort } from "./iort-reader.ts";
 import { readIvrs } from "./ivrs-reader.ts";
 import { readMcfg } from "./mcfg-reader.ts";
 import type { MachineParts, ReadContext } from "./reading.ts";
-import { type InitiatorHandle, readSlit, readSrat, type SratReading } from "./srat-reader.ts";
+import { type InitiatorHandle, readSlit, readSrat } from "./srat-reader.ts";
 import { ViotDraft } from "./viot.ts";
 import { readViot } from "./viot-reader.ts";
 
@@ -59,35 +60,60 @@ export function readTables(
     return findings;
   });
   noteDuplicates(tables, lists);
-  let srat: SratReading | null = null;
-  let machine: Machine = EMPTY_MACHINE;
+  const known = new KnownMachine(functions);
   for (const index of readingOrder(tables)) {
-    const { signature, root } = tables[index]!;
-    const findings = lists[index]!;
-    if (signature === "SRAT") {
-      srat = readSrat(root, { findings });
-      machine = { ...machine, nodes: srat.nodes };
-    } else if (signature === "SLIT") {
-      machine = withDistances(machine, root, findings);
-    } else {
-      const domains = srat?.nodeOfDomain;
-      const nodeOf = (domain: number) => domains?.get(domain) ?? null;
-      machine = joined(machine, readers[signature]!(root, { nodeOf, functions, findings }));
-    }
+    const table = tables[index]!;
+    // Linux reads the first of a signature; the others are read for what they hold of mistakes.
+    const isFirst = tables.findIndex((one) => one.signature === table.signature) === index;
+    const reader = isFirst ? known : known.copy();
+    reader.read(table, lists[index]!);
   }
   noteTogether(tables, lists);
   const findings = lists.map((one) => one.list);
-  return { machine, initiators: srat?.initiators ?? [], findings };
+  return { machine: known.machine, initiators: known.initiators, findings };
 }
 
-/** Positions of the tables that are read, first of each signature, in order of reading. */
+/** What the tables read so far say. */
+class KnownMachine {
+  machine: Machine = EMPTY_MACHINE;
+  initiators: readonly InitiatorHandle[] = [];
+  #nodeOfDomain: ReadonlyMap<number, number> = new Map();
+  readonly #functions: readonly MachineFunction[];
+
+  constructor(functions: readonly MachineFunction[]) {
+    this.#functions = functions;
+  }
+
+  copy(): KnownMachine {
+    const copy = new KnownMachine(this.#functions);
+    copy.machine = this.machine;
+    copy.#nodeOfDomain = this.#nodeOfDomain;
+    return copy;
+  }
+
+  read({ signature, root }: DecodedTable, findings: Findings): void {
+    if (signature === "SRAT") {
+      const srat = readSrat(root, { findings });
+      this.machine = { ...this.machine, firmware: "acpi", nodes: srat.nodes };
+      this.initiators = srat.initiators;
+      this.#nodeOfDomain = srat.nodeOfDomain;
+    } else if (signature === "SLIT") {
+      this.machine = withDistances(this.machine, root, findings);
+    } else {
+      const nodeOf = (domain: number) => this.#nodeOfDomain.get(domain) ?? null;
+      const parts = readers[signature]!(root, { nodeOf, functions: this.#functions, findings });
+      this.machine = joined(this.machine, parts);
+    }
+  }
+}
+
+/** Positions of the tables that can be read, in order of reading. */
 function readingOrder(tables: readonly DecodedTable[]): number[] {
-  const first = order.map((signature) =>
-    tables.findIndex(
-      (table) => table.signature === signature && table.root.format.kind !== "table",
+  return order.flatMap((signature) =>
+    tables.flatMap((table, index) =>
+      table.signature === signature && table.root.format !== AnyTable ? [index] : [],
     ),
   );
-  return first.filter((index) => index >= 0);
 }
 
 function joined(machine: Machine, parts: MachineParts): Machine {
