@@ -48,7 +48,7 @@ function stateOf(host: Host, task: VfioTask, memory: RuledMemory, type1: Type1) 
       mapped: mapping.mappedPages,
       isMapped: mapping.isMapped,
       locked: mapping.lockedPages,
-      extents: mapping.extents.isComplete ? mapping.extents.pages : -1,
+      extents: mapping.extents.isComplete ? mapping.extents.runs() : -1,
     })),
     groups: host.groups.all.map(({ id, domain, blockingDomain, owner }) => {
       return { id, domain, blockingDomain, owner };
