@@ -123,8 +123,9 @@ export class Container implements HolderFile, GroupHolder {
     return group.type === "no-iommu" && !task.canRawIo ? Errno.EPERM : Errno.OK;
   }
 
-  addDevice(device: VfioDevice): void {
+  addDevice(device: VfioDevice): number {
     this.state!.registerDevice(device);
+    return Errno.OK;
   }
 
   removeDevice(device: VfioDevice): void {

@@ -31,8 +31,8 @@ export interface GroupHolder {
   detachGroup(group: VfioGroup): void;
   /** A device of the group is to be opened. @returns an errno when it must not */
   useGroup(group: VfioGroup, task: VfioTask): number;
-  /** A device was opened for the first time. */
-  addDevice(device: VfioDevice): void;
+  /** A device is opened for the first time. @returns an errno when it must not be */
+  addDevice(device: VfioDevice): number;
   /** A device was closed for the last time. */
   removeDevice(device: VfioDevice): void;
 }
@@ -162,7 +162,8 @@ export class VfioGroup {
     if (count === 0) {
       const useErrno = holder.useGroup(this, task);
       if (useErrno !== Errno.OK) return useErrno;
-      holder.addDevice(device);
+      const addErrno = holder.addDevice(device);
+      if (addErrno !== Errno.OK) return addErrno;
       const openErrno = device.open?.() ?? Errno.OK;
       if (openErrno !== Errno.OK) {
         holder.removeDevice(device);
