@@ -46,17 +46,25 @@ export type BitSetter = (first: bigint, count: bigint) => void;
 /**
  * Sets the bits of the pages that were written.
  *
- * @returns EOVERFLOW, EINVAL (misaligned, not all mapped, tracking off), EOPNOTSUPP
+ * @param hasBitmap - whether there is memory for the bits; asked after the checks
+ * @returns EOVERFLOW, EINVAL (misaligned, not all mapped, tracking off), EOPNOTSUPP, EFAULT (no
+ *   bitmap); then nothing became clean
  */
-export function readDirtyBitmap(table: Hwpt, query: DirtyQuery, setBits: BitSetter): number {
+export function readDirtyBitmap(
+  table: Hwpt,
+  query: DirtyQuery,
+  setBits: BitSetter,
+  hasBitmap: () => boolean,
+): number {
   const { ioas } = table.ioas;
   const errno = checkQuery(query, BigInt(ioas.space.alignment));
   if (errno !== Errno.OK) return errno;
   const { driver } = table.domain;
   if (!table.canTrackDirty || driver!.readDirty === undefined) return Errno.EOPNOTSUPP;
   if (!table.isTrackingDirty) return Errno.EINVAL;
-  const range = byteRange(query.iova, query.length);
-  if (range === null) return Errno.EINVAL;
+  const range = byteRange(query.iova, query.length)!;
+  if (!hasBitmap()) return Errno.EFAULT;
+  if (ioas.forEachContiguous(range, () => Errno.OK) !== Errno.OK) return Errno.EINVAL;
   // The lowest bit of the page size counts, whatever else is set.
   const shift = BigInt((query.pageSize & -query.pageSize).toString(2).length - 1);
   const gather = new IotlbGather();
@@ -70,7 +78,7 @@ export function readDirtyBitmap(table: Hwpt, query: DirtyQuery, setBits: BitSett
     });
   });
   if (query.isCleaning) table.domain.iotlbSync(gather);
-  return visitErrno === Errno.ENOENT ? Errno.EINVAL : visitErrno;
+  return visitErrno;
 }
 
 function checkQuery({ iova, length, pageSize }: DirtyQuery, alignment: bigint): number {
@@ -81,10 +89,4 @@ function checkQuery({ iova, length, pageSize }: DirtyQuery, alignment: bigint): 
   if (((iova | end) & (alignment - 1n)) !== 0n) return Errno.EINVAL;
   if (pageSize === 0n || ((iova | end) & (pageSize - 1n)) !== 0n) return Errno.EINVAL;
   return offsetOf(iova) === 0 ? Errno.OK : Errno.EINVAL;
-}
-
-/** Bytes that a bitmap of a query takes: whole words of 64 bits. */
-export function bitmapBytes({ length, pageSize }: DirtyQuery): bigint {
-  const bits = (length + pageSize - 1n) / pageSize;
-  return ((bits + 63n) / 64n) * 8n;
 }

@@ -34,7 +34,15 @@ import { allocHwpt, type Hwpt, IoasObject } from "./hwpt.ts";
 import { Ioas, type IovaReply, type UnmapReply } from "./ioas.ts";
 import type { IovaSpan } from "./iova-space.ts";
 import { LockedUser } from "./locked-user.ts";
-import { checkMap, copyRange, type MappableFile, mapFile, mapMemory, protOf } from "./map.ts";
+import {
+  checkMap,
+  copyRange,
+  type MappableFile,
+  mapFile,
+  mapMemory,
+  type Payer,
+  protOf,
+} from "./map.ts";
 import { Objects } from "./objects.ts";
 import { changeProcess, hugePagesOf, type OptionReply, switchOption } from "./option.ts";
 import * as uapi from "./uapi.ts";
@@ -128,7 +136,7 @@ export class Iommufd {
     const { flags = 0, reserved0 = 0, ioasId = 0, iova = 0n, length = 0n, userVa = 0n } = call;
     const target = this.#target(checkMap(flags, reserved0, iova, length), ioasId, flags, iova);
     if (typeof target === "number") return { errno: target, iova: 0n };
-    return mapMemory(target, this.#payer, userVa, length);
+    return mapMemory(target, this.payer, userVa, length);
   }
 
   /**
@@ -145,7 +153,7 @@ export class Iommufd {
     if (length === 0n) return { errno: Errno.EINVAL, iova: 0n };
     if (start + length - 1n > ADDRESS_LAST) return { errno: Errno.EOVERFLOW, iova: 0n };
     if (file === null) return { errno: Errno.EBADF, iova: 0n };
-    return mapFile(target, this.#payer, file, start, length);
+    return mapFile(target, this.payer, file, start, length);
   }
 
   /**
@@ -296,8 +304,18 @@ export class Iommufd {
     return setDirtyTracking(table, (flags & uapi.DIRTY_TRACKING_ENABLE) !== 0);
   }
 
-  /** HWPT_GET_DIRTY_BITMAP. @returns EOPNOTSUPP, ENOENT, EOVERFLOW, EINVAL */
-  hwptGetDirtyBitmap(call: InputOf<typeof uapi.HwptGetDirtyBitmap>, setBits: BitSetter): number {
+  /**
+   * HWPT_GET_DIRTY_BITMAP: tells the pages that were written as bits, each of which stands for a
+   * page of `pageSize`.
+   *
+   * @param hasBitmap - whether there is memory for the bits
+   * @returns EOPNOTSUPP, ENOENT, EOVERFLOW, EINVAL, EFAULT
+   */
+  hwptGetDirtyBitmap(
+    call: InputOf<typeof uapi.HwptGetDirtyBitmap>,
+    setBits: BitSetter,
+    hasBitmap: () => boolean = () => true,
+  ): number {
     const { flags = 0, reserved0 = 0, hwptId = 0 } = call;
     const { iova = 0n, length = 0n, pageSize = 0n } = call;
     const isUnknown = (flags & ~uapi.DIRTY_BITMAP_NO_CLEAR) !== 0;
@@ -305,7 +323,8 @@ export class Iommufd {
     const table = this.table(hwptId);
     if (table === null) return Errno.ENOENT;
     const isCleaning = (flags & uapi.DIRTY_BITMAP_NO_CLEAR) === 0;
-    return readDirtyBitmap(table, { iova, length, pageSize, isCleaning }, setBits);
+    const query = { iova, length, pageSize, isCleaning };
+    return readDirtyBitmap(table, query, setBits, hasBitmap);
   }
 
   /** FAULT_QUEUE_ALLOC; its file, where it has one, needs it as well. @returns EOPNOTSUPP */
@@ -422,7 +441,8 @@ export class Iommufd {
     assert(this.objects.count === 0, "devices and accesses are gone before the file is");
   }
 
-  get #payer() {
+  /** Who pays for what is mapped now. */
+  get payer(): Payer {
     const { process, user } = this.caller;
     return { process, user, isChargingProcess: this.isChargingProcess };
   }

@@ -39,8 +39,7 @@ export class IovaSpace {
   holes(): IovaSpan[] {
     const holes: IovaSpan[] = [];
     let start = 0n;
-    const sorted = this.#reserved.map((each) => ({ start: startOf(each), last: lastOf(each) }));
-    sorted.sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
+    const sorted = inOrder(this.reserved);
     for (const each of sorted) {
       if (each.start > start) holes.push({ start, last: each.start - 1n });
       if (each.last >= start) start = each.last + 1n;
@@ -87,13 +86,9 @@ export class IovaSpace {
    * @returns EINVAL for a range of no or one byte and for overlaps, EADDRINUSE when one is reserved
    */
   allow(spans: readonly IovaSpan[]): number {
-    const ranges: ByteRange[] = [];
-    const sorted = [...spans].sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
-    for (const [index, span] of sorted.entries()) {
-      if (span.start >= span.last) return Errno.EINVAL;
-      if (index > 0 && sorted[index - 1]!.last >= span.start) return Errno.EINVAL;
-      ranges.push(rangeBetween(span.start, span.last));
-    }
+    const errno = checkAllowed(spans);
+    if (errno !== Errno.OK) return errno;
+    const ranges = inOrder(spans).map(({ start, last }) => rangeBetween(start, last));
     if (ranges.some((range) => this.#isReserved(range))) return Errno.EADDRINUSE;
     this.#allowed = ranges;
     return Errno.OK;
@@ -118,7 +113,7 @@ export class IovaSpace {
     const align = alignmentFor(address, length);
     if (align < BigInt(this.alignment)) return Errno.EINVAL;
     const offset = address % PAGE;
-    const taken = this.#reservedSorted();
+    const taken = inOrder(this.reserved);
     for (const span of this.#places()) {
       const start = startIn(span.start, span.last, length, align, offset);
       if (start === null) continue;
@@ -187,14 +182,24 @@ export class IovaSpace {
     return places.filter((each) => each.start <= each.last);
   }
 
-  #reservedSorted(): IovaSpan[] {
-    return this.reserved.sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
-  }
-
   #isReserved(range: ByteRange): boolean {
     for (const each of this.#reserved) if (overlap(each, range)) return true;
     return false;
   }
+}
+
+/** Whether ranges can be allowed at all. @returns EINVAL for less than two bytes and overlaps */
+export function checkAllowed(spans: readonly IovaSpan[]): number {
+  const sorted = inOrder(spans);
+  for (const [index, span] of sorted.entries()) {
+    if (span.start >= span.last) return Errno.EINVAL;
+    if (index > 0 && sorted[index - 1]!.last >= span.start) return Errno.EINVAL;
+  }
+  return Errno.OK;
+}
+
+function inOrder(spans: readonly IovaSpan[]): IovaSpan[] {
+  return [...spans].sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
 }
 
 /** What a mapping's IOVA is aligned to, so that large pages stay possible. */

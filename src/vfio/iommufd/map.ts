@@ -17,7 +17,7 @@ import { MapFlag } from "./uapi.ts";
 /** What can be mapped of an open file. */
 export type MappableFile =
   /** A memfd: page `n` of `memory` is page `n` of the file. */
-  | { readonly kind: "memory"; readonly memory: ProcessMemory; readonly pages: number }
+  | { readonly kind: "memory"; readonly memory: ProcessMemory | null; readonly pages: number }
   | { readonly kind: "dma-buf"; readonly buffer: DeviceBuffer };
 
 /** Who is charged for what is mapped. */
@@ -36,6 +36,9 @@ export interface MapTarget {
   /** Bits of `Prot`. */
   readonly prot: number;
 }
+
+/** What IOAS_MAP_FILE finds in a file of any other kind: nothing that it could pin (EINVAL). */
+export const NOTHING_MAPPABLE: MappableFile = { kind: "memory", memory: null, pages: 0 };
 
 const FLAGS_ALL = MapFlag.FIXED_IOVA | MapFlag.WRITEABLE | MapFlag.READABLE;
 /** Runs of a device's memory have counts of 32 bits. */

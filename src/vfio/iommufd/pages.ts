@@ -208,8 +208,8 @@ function pinnerOf(source: PagesSource, isWritable: boolean): Pinner {
       return run.pages;
     },
     pin(index, pages) {
-      if (memory === null) return Errno.EFAULT;
       if (end !== null && source.firstPage + index + pages - 1 > end) return Errno.EINVAL;
+      if (memory === null) return Errno.EFAULT;
       const errno = memory.pinRun(source.firstPage + index, pages, isWritable, GUP_PAGES, run);
       if (errno !== Errno.OK) return errno;
       // GUP refuses memory without pages, and iommufd does not look further.
