@@ -78,7 +78,9 @@ describe("frames behind pages", () => {
     map.remove(3, 16 * GROUP - 6, (pfn, pages) => gone.push(pfn, pages));
     expect(gone).toEqual([1003, 16 * GROUP - 6]);
     expect([map.entryAt(2), map.entryAt(3), map.entryAt(16 * GROUP - 3)]).toEqual([
-      1003, 0, 1001 + 16 * GROUP - 3,
+      1003,
+      0,
+      1001 + 16 * GROUP - 3,
     ]);
   });
 });
