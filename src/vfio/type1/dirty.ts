@@ -161,9 +161,8 @@ export function writeDirty(
     }
     if (!user.write(start + BigInt(at / 8), piece)) return Errno.EFAULT;
   }
-  if (shift === 0) return Errno.OK;
-  // What was given out is what the kernel's bitmap holds now.
-  dirty.leaveBehind(length - bits, (index) => {
+  // What was given out is what the kernel's bitmap holds now, if it was shifted.
+  dirty.leaveBehind(shift === 0 ? 0 : length - bits, (index) => {
     const position = bits + index;
     if (position < 64 && ((theirs[position >>> 3]! >>> (position & 7)) & 1) !== 0) return true;
     const bit = position - shift;
