@@ -5,25 +5,18 @@ import {
   buildApplication,
   buildCommand,
   buildRouteMap,
-  type CommandContext,
   formatMessageForArgumentScannerError,
   help,
   text_en,
   version,
 } from "@stricli/core";
 import { parseDurationNs, parseIommu, parsePolicy, parseQueueSize } from "./arguments.ts";
+import { type CliContext, json } from "./context.ts";
+import { inspectCommand } from "./inspect-command.ts";
 import { suggestion } from "./nearest.ts";
-import type { Exit } from "./problem.ts";
 import type { ReplayFlags } from "./replay.ts";
-import type { Terminal } from "./terminal.ts";
+import { tablesRoutes } from "./tables-command.ts";
 import type { VerifyFlags } from "./verify.ts";
-
-/** What a verb gets beside its flags and arguments. */
-export interface CliContext extends CommandContext {
-  readonly terminal: Terminal;
-  /** Runs a verb, turns what it throws into a message, and notes its exit status. */
-  readonly run: (verb: () => Promise<Exit>) => Promise<void>;
-}
 
 const recordings = {
   kind: "array",
@@ -33,13 +26,6 @@ const recordings = {
     placeholder: "RECORDING",
     parse: (text: string) => text,
   },
-} as const;
-
-const json = {
-  kind: "boolean",
-  brief: "Print one JSON object instead of tables",
-  default: false,
-  withNegated: false,
 } as const;
 
 const replayCommand = buildCommand<ReplayFlags, string[], CliContext>({
@@ -110,7 +96,7 @@ const verifyCommand = buildCommand<VerifyFlags, string[], CliContext>({
   },
 });
 
-const verbs = ["replay", "verify", "help"];
+const verbs = ["replay", "verify", "inspect", "tables", "build", "dump", "check", "help"];
 
 const text: typeof text_en = {
   ...text_en,
@@ -134,7 +120,12 @@ function argumentMessage(thrown: unknown): string {
 /** Builds the application. @param currentVersion - as package.json has it */
 export function buildApp(getCurrentVersion: () => Promise<string>): Application<CliContext> {
   const root = buildRouteMap({
-    routes: { replay: replayCommand, verify: verifyCommand },
+    routes: {
+      replay: replayCommand,
+      verify: verifyCommand,
+      inspect: inspectCommand,
+      tables: tablesRoutes,
+    },
     docs: { brief: "An IOMMU you can run, checked against recordings of real machines" },
   });
   return buildApplication<CliContext>(

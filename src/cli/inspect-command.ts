@@ -1,0 +1,47 @@
+/** The grammar of the verb `inspect`. */
+import { buildCommand } from "@stricli/core";
+import { type CliContext, json } from "./context.ts";
+import type { InspectFlags } from "./inspect.ts";
+
+const text = { kind: "parsed", parse: (value: string) => value, optional: true } as const;
+
+export const inspectCommand = buildCommand<InspectFlags, [file?: string], CliContext>({
+  loader: async () => {
+    const { inspect } = await import("./inspect.ts");
+    return function (this: CliContext, flags: InspectFlags, file?: string) {
+      return this.run(() => inspect(flags, file, this.terminal));
+    };
+  },
+  parameters: {
+    positional: {
+      kind: "tuple",
+      parameters: [
+        {
+          brief: "A capture, a .tar.gz of /sys, or the XML of lstopo; this host when absent",
+          placeholder: "FILE",
+          parse: (value: string) => value,
+          optional: true,
+        },
+      ],
+    },
+    flags: {
+      root: {
+        ...text,
+        brief: "Directory that has a host's sys in it, instead of this host",
+        placeholder: "DIR",
+      },
+      capture: {
+        ...text,
+        brief: "Write what the report needs, and nothing secret, to an archive",
+        placeholder: "OUT.tar.gz",
+      },
+      json,
+      yaml: { ...json, brief: "Print the machine as a topology file" },
+      svg: { ...json, brief: "Print a drawing as SVG" },
+    },
+  },
+  docs: {
+    brief: "A host's topology: nodes, IOMMUs, devices, groups, and where page tables live",
+    customUsage: ["", "--root captured/", "host.tar.gz --json", "--capture host.tar.gz"],
+  },
+});
