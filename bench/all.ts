@@ -1,5 +1,6 @@
 /** Every benchmark file, one line each. */
 import type { Benchmark } from "./harness.ts";
+import { benchmarks as iopf } from "./iopf.bench.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
 import { benchmarks as pageTable } from "./page-table.bench.ts";
@@ -7,10 +8,12 @@ import { benchmarks as pinning } from "./pinning.bench.ts";
 import { benchmarks as recording } from "./recording.bench.ts";
 import { benchmarks as replay } from "./replay.bench.ts";
 import { benchmarks as sim } from "./sim.bench.ts";
+import { benchmarks as type1 } from "./type1.bench.ts";
 import { benchmarks as virtioIommu } from "./virtio-iommu.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
 export const benchmarks: readonly Benchmark[] = [
+  ...iopf,
   ...iotlb,
   ...iova,
   ...pageTable,
@@ -18,6 +21,7 @@ export const benchmarks: readonly Benchmark[] = [
   ...recording,
   ...replay,
   ...sim,
+  ...type1,
   ...virtioIommu,
   ...virtqueue,
 ];

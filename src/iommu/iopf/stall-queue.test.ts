@@ -20,7 +20,10 @@ function setup(options: { entries?: number; stallMax?: number; hasStage1?: boole
   const world = makeIopfWorld(handler);
   handler.domain = world.domain;
   const { iopf, meter, unit, group, device, pool } = world;
-  const stage1 = new PageTable({ format: armStage1({ granuleShift: 12, inputBits: 48, outputBits: 48 }), pool });
+  const stage1 = new PageTable({
+    format: armStage1({ granuleShift: 12, inputBits: 48, outputBits: 48 }),
+    pool,
+  });
   const queue = new StallQueue({
     unit,
     iopf,

@@ -63,17 +63,19 @@ export interface StallQueueOptions {
   readonly meter?: Meter;
 }
 
-interface Stalled {
-  readonly rid: number;
-  readonly pasid: number;
-  readonly iovaPfn: number;
-  readonly offset: number;
-  readonly access: number;
-  readonly dma: StalledDma;
+/** A held DMA; one record serves all that have the same tag in turn. */
+class Held {
+  /** Null while the tag is free. */
+  dma: StalledDma | null = null;
+  rid = 0;
+  pasid = NO_PASID;
+  iovaPfn = 0;
+  offset = 0;
+  access = 0;
   /** Event that tells of it, as it was when the access missed last. */
-  event: number;
-  isStage2: boolean;
-  ipaPfn: number;
+  event = 0;
+  isStage2 = false;
+  ipaPfn = 0;
 }
 
 interface Stream {
@@ -103,7 +105,7 @@ export class StallQueue {
   readonly #meter: Meter;
   readonly #mask: number;
   readonly #streams = new Map<number, Stream>();
-  readonly #held: (Stalled | null)[] = [];
+  readonly #held: Held[] = [];
   readonly #freeTags: number[] = [];
   /** Tags whose events wait for room in the ring. */
   readonly #unrecorded: number[] = [];
@@ -156,10 +158,11 @@ export class StallQueue {
       const at = ((this.#head + index) & this.#mask) * ENTRY_WORDS;
       if (this.ring[at + 1] === device.rid) this.ring[at] = 0;
     }
-    const waits = this.#unrecorded.filter((tag) => this.#held[tag]?.rid !== device.rid);
+    const waits = this.#unrecorded.filter((tag) => this.#held[tag]!.rid !== device.rid);
     this.#unrecorded.splice(0, this.#unrecorded.length, ...waits);
     for (let tag = 0; tag < this.#held.length; tag += 1) {
-      if (this.#held[tag]?.rid === device.rid) this.#release(tag).dma.resumed(Outcome.FAULT);
+      const held = this.#held[tag]!;
+      if (held.dma !== null && held.rid === device.rid) this.#release(tag, Outcome.FAULT);
     }
   }
 
@@ -187,10 +190,14 @@ export class StallQueue {
       return outcome;
     }
     if (this.#heldCount === this.stallMax) return StallOutcome.BUSY;
-    const tag = this.#freeTags.pop() ?? this.#held.length;
-    const where = { rid, pasid, iovaPfn, offset, access };
-    const held = { ...where, dma, event: 0, isStage2: false, ipaPfn: 0 };
-    this.#held[tag] = held;
+    const tag = this.#takeTag();
+    const held = this.#held[tag]!;
+    held.dma = dma;
+    held.rid = rid;
+    held.pasid = pasid;
+    held.iovaPfn = iovaPfn;
+    held.offset = offset;
+    held.access = access;
     this.#heldCount += 1;
     this.#record(tag, held);
     return StallOutcome.STALLED;
@@ -205,8 +212,10 @@ export class StallQueue {
       this.#count -= 1;
       this.#report(at);
     }
-    const late = this.#unrecorded.splice(0, this.#mask + 1 - this.#count);
-    for (const tag of late) this.#write(tag);
+    if (this.#unrecorded.length > 0) {
+      const late = this.#unrecorded.splice(0, this.#mask + 1 - this.#count);
+      for (const tag of late) this.#write(tag);
+    }
     return taken;
   }
 
@@ -214,17 +223,17 @@ export class StallQueue {
   respond(_device: IommuDevice, last: PageRequest, code: PageResponse): void {
     this.#meter.step(Step.pageResponse, 1, 0);
     const tag = last.grpid;
-    const held = this.#held[tag] ?? null;
-    if (held === null) return;
+    const held = this.#held[tag]!;
+    if (held.dma === null) return;
     if (code !== PageResponse.SUCCESS) {
-      this.#release(tag).dma.resumed(Outcome.FAULT);
+      this.#release(tag, Outcome.FAULT);
       return;
     }
     const { rid, pasid, iovaPfn, access } = held;
     const outcome = this.#translate(rid, pasid, iovaPfn, access, this.#retried);
     // It may miss again, for example when the page went away meanwhile: then it is held as before.
     if (outcome === Outcome.FAULT && this.#event !== 0) this.#record(tag, held);
-    else this.#release(tag).dma.resumed(outcome);
+    else this.#release(tag, outcome);
   }
 
   #translate(rid: number, pasid: number, iovaPfn: number, access: number, out: Translation) {
@@ -253,15 +262,23 @@ export class StallQueue {
     return outcome;
   }
 
-  #release(tag: number): Stalled {
-    const held = this.#held[tag]!;
-    this.#held[tag] = null;
-    this.#freeTags.push(tag);
-    this.#heldCount -= 1;
-    return held;
+  #takeTag(): number {
+    const tag = this.#freeTags.pop();
+    if (tag !== undefined) return tag;
+    this.#held.push(new Held());
+    return this.#held.length - 1;
   }
 
-  #record(tag: number, held: Stalled): void {
+  #release(tag: number, outcome: number): void {
+    const held = this.#held[tag]!;
+    const dma = held.dma!;
+    held.dma = null;
+    this.#freeTags.push(tag);
+    this.#heldCount -= 1;
+    dma.resumed(outcome);
+  }
+
+  #record(tag: number, held: Held): void {
     held.event = this.#event;
     held.isStage2 = this.#isStage2;
     held.ipaPfn = this.#ipaPfn;

@@ -65,22 +65,22 @@ export class MemoryWatches {
     state.memory = memory;
     if (watch.index.insert(state)) return true;
     state.memory = null;
-    this.#drop(watch);
     return false;
   }
 
-  /** Ends {@link watch}. */
+  /** Ends {@link watch} for good. */
   unwatch(state: FaultingMapping): void {
-    if (state.memory === null) return;
-    const watch = this.#watches.get(state.memory)!;
-    watch.index.remove(state);
-    state.memory = null;
-    this.#drop(watch);
+    this.#takeOut(state);
+    for (const watch of this.#watches.values()) {
+      if (watch.index.count > 0) continue;
+      this.#watches.delete(watch.memory);
+      watch.memory.removeNotifier(watch);
+    }
   }
 
-  /** Ends {@link watch} if no page of the mapping is mapped. */
+  /** Ends {@link watch} if no page of the mapping is mapped; the next fault may be near. */
   unwatchUntouched(state: FaultingMapping): void {
-    if (state.mapped.count === 0) this.unwatch(state);
+    if (state.mapped.count === 0) this.#takeOut(state);
   }
 
   /** A notifier was called. */
@@ -94,9 +94,9 @@ export class MemoryWatches {
     this.#onEnd();
   }
 
-  #drop(watch: Watch): void {
-    if (watch.index.count > 0) return;
-    this.#watches.delete(watch.memory);
-    watch.memory.removeNotifier(watch);
+  #takeOut(state: FaultingMapping): void {
+    if (state.memory === null) return;
+    this.#watches.get(state.memory)!.index.remove(state);
+    state.memory = null;
   }
 }
