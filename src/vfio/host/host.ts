@@ -8,12 +8,12 @@
 import { Errno } from "../../errno.ts";
 import { assert, StackError } from "../../errors.ts";
 import { useDefaultDomain } from "../../iommu/attach.ts";
-import { IommuDevice } from "../../iommu/device.ts";
+import { IommuDevice, type IommuOps } from "../../iommu/device.ts";
 import { type DomainTrace, DomainType } from "../../iommu/domain.ts";
 import { formatByName } from "../../iommu/formats/catalog.ts";
 import type { GroupTrace } from "../../iommu/group.ts";
 import { IommuGroups } from "../../iommu/groups.ts";
-import type { HardwareDomainOptions } from "../../iommu/hardware-domain.ts";
+import type { HardwareDomainOptions, UnitNodes } from "../../iommu/hardware-domain.ts";
 import { HardwareOps } from "../../iommu/hardware-ops.ts";
 import { PageTable } from "../../iommu/page-table.ts";
 import type { PciFunction } from "../../iommu/pci-function.ts";
@@ -41,6 +41,8 @@ export interface HostOptions {
   readonly meter?: Meter;
   /** Hears of attached devices. */
   readonly groupTrace?: GroupTrace;
+  /** Answers page requests, where devices can send them; nobody can without it. */
+  readonly pageResponse?: NonNullable<IommuOps["pageResponse"]>;
   /** Hears of maps and unmaps of all domains. */
   readonly domainTrace?: DomainTrace;
   readonly log?: (line: string) => void;
@@ -186,13 +188,14 @@ export class Host {
 
   #driverOf(kind: UnitKind): HardwareOps {
     const traits = unitKinds[kind];
-    const { domainTrace } = this.#options;
+    const { domainTrace, pageResponse } = this.#options;
     return new HardwareOps({
       name: traits.driver,
       blocksFirst: traits.blocksFirst,
       unitOf: (device) => this.#unitOf.get(device) ?? null,
       createDomain: (device, unit) => this.#createDomain(kind, device, unit),
       reservedRegions: (device) => traits.regionsOf(this.#planOf.get(device)!),
+      ...(pageResponse === undefined ? {} : { pageResponse }),
       ...(domainTrace === undefined ? {} : { trace: domainTrace }),
     });
   }
@@ -206,14 +209,21 @@ export class Host {
     const name = this.#unitPlans.get(unit)!.format ?? traits.format;
     const format = formatByName(name);
     assert(format !== null, "a unit's format exists");
-    const follows = traits.keepsNode && this.plan.kernel === "6.6";
+    const unitNodes = traits.keepsNode ? this.#unitNodes() : "none";
+    const isPlacedLate = unitNodes === "follow" || unitNodes === "devices";
     const node = traits.tableNode === "unit" ? unit.node : device.node;
     const { pool, reads: meter } = this;
-    const table = PageTable.create({ format, pool, node: follows ? -1 : node, meter });
+    const table = PageTable.create({ format, pool, node: isPlacedLate ? -1 : node, meter });
     if (table === null) return null;
-    const unitNodes = follows ? "follow" : traits.keepsNode ? "report" : "none";
     const firstStage = name.includes("first-stage");
     return { table, firstStage, unitNodes, operations: traits.operationsOf(name) };
+  }
+
+  /** What VT-d does about nodes, by the kernel and whether it has the by-node RFC. */
+  #unitNodes(): UnitNodes {
+    const hasRule = (this.#options.type1?.attachGroupByNode ?? null) !== null;
+    if (this.plan.kernel === "6.6") return hasRule ? "follow" : "devices";
+    return hasRule ? "report" : "none";
   }
 
   #bind(): void {
