@@ -25,6 +25,7 @@ const machine: FioMachine = {
   submitNs: 1000,
   completeNs: 1000,
   scatter: { breaksPerMille: 70 },
+  host: null,
 };
 
 const PAGES = "[j]\nrw=randrw\nioengine=libaio\ndirect=1\niodepth=64\nbs=4k";

@@ -16,6 +16,7 @@ import { Cashier } from "../cashier.ts";
 import { Disk, type DiskSpeed } from "../device/disk.ts";
 import { Engine } from "../engine.ts";
 import { buildGuestDma, type GuestDma } from "../guest/dma-path.ts";
+import { type HostMemory, SecondStage } from "../guest/second-stage.ts";
 import { Histogram } from "../histogram.ts";
 import { OWN_CPU, type PriceList } from "../price-list.ts";
 import { type PoolUse, ServerPool } from "../server-pool.ts";
@@ -33,6 +34,8 @@ export interface FioMachine {
   readonly submitNs: number;
   readonly completeNs: number;
   readonly scatter: Scatter;
+  /** The host of a passed-through disk, which maps and pins what its guest maps; null for none. */
+  readonly host: HostMemory | null;
 }
 
 /** What to run. */
@@ -126,10 +129,13 @@ class FioRun {
     this.#disk = new Disk(engine, machine.disk);
     this.#timerDue = this.#defineTimer();
     this.#submit = this.#defineRequest();
+    const host =
+      machine.host === null ? null : new SecondStage({ ...machine.host, meter: this.#meter, seed });
     this.#dma = buildGuestDma({
       policy,
       cpus: machine.cpus,
       meter: this.#meter,
+      ...(host === null ? {} : { host }),
       timer: {
         arm: (dueMs) => engine.at(Math.round(dueMs * PS_PER_MS), this.#timerDue, this.#workingCpu),
       },
