@@ -110,6 +110,7 @@ export class AddressSpace implements ProcessMemory, DeviceMapper, FileMapper {
     const { vpn, pages, backing } = request;
     if (!isCount(vpn) || !isCount(pages) || pages === 0) return Errno.EINVAL;
     if (pages > this.#pagesMax || vpn > this.#pagesMax - pages) return Errno.ENOMEM;
+    if (this.#vmas.count > VMAS_MAX) return Errno.ENOMEM;
     const rights = {
       isReadable: request.isReadable ?? true,
       isWritable: request.isWritable ?? true,
@@ -137,7 +138,7 @@ export class AddressSpace implements ProcessMemory, DeviceMapper, FileMapper {
         break;
       }
     }
-    const errno = this.munmap(vpn, pages, 1);
+    const errno = this.munmap(vpn, pages);
     if (errno !== Errno.OK) return errno;
     const range = { start: vpn, last: vpn + pages - 1 };
     const entries = backing.kind === "device" ? new DeviceEntries(vpn) : null;
@@ -151,19 +152,17 @@ export class AddressSpace implements ProcessMemory, DeviceMapper, FileMapper {
   /**
    * Unmaps a range; holes in it do not matter.
    *
-   * @param spare - mappings that are to be added after that
    * @returns EINVAL (no pages, out of the address space, a huge page cut), ENOMEM (too many
-   *   mappings)
+   *   mappings for a hole inside one)
    */
-  munmap(vpn: number, pages: number, spare = 0): number {
+  munmap(vpn: number, pages: number): number {
     if (!this.#isRange(vpn, pages)) return Errno.EINVAL;
     const last = vpn + pages - 1;
-    const overlaps = this.#vmas.overlaps(vpn, last);
-    if (this.#vmas.count + spare > VMAS_MAX && !overlaps) return Errno.ENOMEM;
-    if (!overlaps) return Errno.OK;
+    if (!this.#vmas.overlaps(vpn, last)) return Errno.OK;
     if (this.#cutsHugePage(vpn, last)) return Errno.EINVAL;
-    const cuts = this.#vmas.cutsAt(vpn, last);
-    if (this.#vmas.count + cuts + spare > VMAS_MAX) return Errno.ENOMEM;
+    const first = this.#vmas.find(vpn);
+    const isHole = first !== null && first.start < vpn && first.last > last;
+    if (isHole && this.#vmas.count >= VMAS_MAX) return Errno.ENOMEM;
     this.#cut(vpn, last);
     this.#change(vpn, last, () => {
       this.#eachMapping(vpn, last, (vma, from, to) => this.#pages.drop(vma, from, to));

@@ -303,8 +303,9 @@ function disorder(count: number, seed: number): (index: number) => number {
       let left = value >>> half;
       let right = value & mask;
       for (let round = 0; round < keys.length; round += 1) {
-        const mixed = Math.imul(right ^ keys[round]!, 0x9e37_79b1);
-        [left, right] = [right, left ^ ((mixed >>> 15) & mask)];
+        let mixed = Math.imul(right ^ keys[round]!, 0x9e37_79b1);
+        mixed = Math.imul(mixed ^ (mixed >>> 15), 0x85eb_ca6b);
+        [left, right] = [right, left ^ ((mixed >>> 13) & mask)];
       }
       value = (left << half) | right;
     } while (value >= count);

@@ -98,7 +98,7 @@ export class Vma {
   }
 }
 
-/** Most mappings of a process (vm.max_map_count). */
+/** Most mappings that a process may have before it adds one (vm.max_map_count). */
 export const VMAS_MAX = 65_530;
 
 /** The ordered mappings. */
