@@ -7,17 +7,22 @@ import { decodeTable, TABLE_BYTES_MAX } from "./decode.ts";
 import { byteSum, seal } from "./header.ts";
 import { codesOf, findingsOf, le, patched, tableOf, vector, vectorNames } from "./tables.suite.ts";
 
-/** Checks that the items of a tree cover it without gap and without overlap. */
-function expectCovered(item: Item): void {
-  if (item.kind !== "structure") return;
+/** Where the items of a tree leave a byte out, overlap or are empty; null where all is well. */
+function holeIn(item: Item): number | null {
+  if (item.kind !== "structure") return null;
   let cursor = item.at + item.format.layout.bytes;
   for (const inner of item.items) {
-    expect(inner.at).toBe(cursor);
-    expect(inner.length).toBeGreaterThan(0);
+    if (inner.at !== cursor || inner.length === 0) return cursor;
     cursor += inner.length;
-    expectCovered(inner);
+    const hole = holeIn(inner);
+    if (hole !== null) return hole;
   }
-  expect(cursor).toBeGreaterThanOrEqual(item.at + item.length);
+  return cursor >= item.at + item.length ? null : cursor;
+}
+
+/** Whether a table's bytes come back as they were. */
+function isSameAgain(bytes: Uint8Array): boolean {
+  return Buffer.compare(encodeItem(decodeTable(bytes).root), bytes) === 0;
 }
 
 describe("a real table", () => {
@@ -30,7 +35,7 @@ describe("a real table", () => {
     const table = decodeTable(bytes);
     expect(encodeItem(table.root)).toEqual(bytes);
     expect(table.findings).toEqual([]);
-    expectCovered(table.root);
+    expect(holeIn(table.root)).toBe(null);
   });
 
   it.each(vectorNames)("%s cut at any byte comes back, or is refused with its offset", (name) => {
@@ -40,9 +45,9 @@ describe("a real table", () => {
       if (length < 36) expect(() => decodeTable(cut)).toThrow(StackError);
       else {
         const table = decodeTable(cut);
-        expect(encodeItem(table.root)).toEqual(cut);
+        expect(isSameAgain(cut)).toBe(true);
         expect(table.findings.map((one) => one.code)).toContain("acpi/length");
-        expectCovered(table.root);
+        expect(holeIn(table.root)).toBe(null);
       }
     }
   });
@@ -65,7 +70,7 @@ describe("any bytes", () => {
         if (signature === "VIOT" && bytes.length > 40) bytes.set(le(offset, 2), 38);
         const table = decodeTable(bytes);
         expect(encodeItem(table.root)).toEqual(bytes);
-        expectCovered(table.root);
+        expect(holeIn(table.root)).toBe(null);
       }),
       { seed: 5, numRuns: 1500 },
     );
@@ -77,7 +82,7 @@ describe("any bytes", () => {
       for (const value of [0, 1, 0x7f, 0xff]) {
         const changed = bytes.slice();
         changed[at] = value;
-        expect(encodeItem(decodeTable(changed).root)).toEqual(changed);
+        if (!isSameAgain(changed)) expect.fail(`${name} with ${value} at ${at}`);
       }
     }
   });
