@@ -35,8 +35,11 @@ export class DiskTree implements HostTree {
   deniedCount = 0;
   readonly #root: string;
   readonly #realRoot: string | null;
+  #error = "";
   readonly #directories = new Map<string, string | null>();
   readonly #buffer = new Uint8Array(SMALL_BYTES);
+  /** What the one open file of a captured tree holds. */
+  readonly #piece = new Uint8Array(SMALL_BYTES);
 
   constructor(root: string) {
     this.name = root;
@@ -65,6 +68,12 @@ export class DiskTree implements HostTree {
   open(path: string): HostFile | null {
     const fd = this.#open(path);
     if (fd === null) return null;
+    if (!this.isLive) {
+      // Here a call costs more than bytes do: a device answers piece by piece, a disk at once.
+      const whole = this.#piece.subarray(0, this.#readAt(fd, this.#piece, 0) ?? 0);
+      closeSync(fd);
+      return { read: (at, bytes) => whole.subarray(at, at + bytes), close() {} };
+    }
     return {
       read: (at, bytes) => {
         const buffer = new Uint8Array(bytes);
@@ -78,11 +87,8 @@ export class DiskTree implements HostTree {
     const directory = this.#directory(directoryOf(path));
     if (directory === null) return null;
     const real = `${directory}/${path.slice(path.lastIndexOf("/") + 1)}`;
-    let target: string | null;
-    try {
-      target = readlinkSync(real);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EINVAL" || this.isLive) return null;
+    let target = this.#attempt(() => readlinkSync(real));
+    if (target === null && this.#error === "EINVAL" && !this.isLive) {
       // No link: a directory, or a file that stands for a link.
       const bytes = this.#read(path, 1024);
       target = bytes === null ? null : linkText(bytes);
@@ -134,20 +140,35 @@ export class DiskTree implements HostTree {
     if (this.#realRoot === null) return null;
     const known = this.#directories.get(path);
     if (known !== undefined) return known;
-    const root = this.#realRoot;
-    let real = this.#attempt(() => realpathSync.native(`${this.#root}${path}`));
-    if (real !== null && real !== root && !real.startsWith(`${root}/`)) real = null;
+    const real = path === "/" ? this.#realRoot : this.#resolve(path, this.#realRoot);
     this.#directories.set(path, real);
     return real;
   }
 
+  #resolve(path: string, root: string): string | null {
+    const parent = this.#directory(directoryOf(path));
+    if (parent === null) return null;
+    const here = `${parent}/${path.slice(path.lastIndexOf("/") + 1)}`;
+    const isLink = this.#attempt(() => readlinkSync(here)) !== null;
+    // What is no link leads nowhere else, be it a directory or not.
+    if (!isLink) return this.#error === "EINVAL" ? here : null;
+    const real = this.#attempt(() => realpathSync.native(here));
+    return real !== null && `${real}/`.startsWith(`${root}/`) ? real : null;
+  }
+
+  /** A system call; null when it fails, and the reason in `#error`. */
   #attempt<T>(call: () => T): T | null {
+    // What is not there is no exception here: a trace of the stack for each would take longest.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     try {
       return call();
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === "EACCES" || code === "EPERM") this.deniedCount += 1;
+      this.#error = (error as NodeJS.ErrnoException).code ?? "";
+      if (this.#error === "EACCES" || this.#error === "EPERM") this.deniedCount += 1;
       return null;
+    } finally {
+      Error.stackTraceLimit = stackTraceLimit;
     }
   }
 }

@@ -62,10 +62,9 @@ export function inspectMachine(machine: Machine, options: InspectOptions = {}): 
     if (pf >= 0) vfCounts.set(pf, (vfCounts.get(pf) ?? 0) + 1);
   }
   const devices = machine.functions.map((one, index): InspectedDevice => {
-    const device = functionOf(machine, one, names);
-    const group = groupOf.get(device.name) ?? null;
+    const group = groupOf.get(pciName(one)) ?? null;
     const virtualFunctions = vfCounts.get(index) ?? 0;
-    return { ...device, iommu: behind[index]!, group, virtualFunctions };
+    return functionOf(machine, one, { names, group, virtualFunctions, iommu: behind[index]! });
   });
   devices.push(...machine.platformDevices.map((one) => platformOf(one, groupOf)));
   const result = {
@@ -134,7 +133,15 @@ function bdfOf(iommu: Iommu): string | null {
   return `${hex(iommu.segment, 4).slice(2)}:${ridText(iommu.rid)}`;
 }
 
-function functionOf(machine: Machine, one: MachineFunction, names: PciNames): InspectedDevice {
+/** What stands beside a function. */
+interface Context {
+  readonly names: PciNames;
+  readonly iommu: string | null;
+  readonly group: number | null;
+  readonly virtualFunctions: number;
+}
+
+function functionOf(machine: Machine, one: MachineFunction, context: Context): InspectedDevice {
   const name = pciName(one);
   const id = (value: number) => hex(value, 4).slice(2);
   const parent = machine.functions[one.bridge];
@@ -147,22 +154,22 @@ function functionOf(machine: Machine, one: MachineFunction, names: PciNames): In
     name,
     kind: one.header === "endpoint" ? "function" : "bridge",
     node: one.node,
-    iommu: null,
-    group: null,
+    iommu: context.iommu,
+    group: context.group,
     driver: one.driver,
     parent: parent === undefined ? null : pciName(parent),
     classCode: hex(one.classCode, 6),
     className: className(one.classCode),
     vendor: id(one.vendor),
     device: id(one.device),
-    description: names(one.vendor, one.device),
+    description: context.names(one.vendor, one.device),
     portType: isRead ? one.portType : null,
     acs: isRead ? (isAcsEffective(one) ? "effective" : "missing") : null,
     ats: state(one.ats),
     pri: state(one.pri),
     pasid: state(one.pasid),
     physicalFunction: physical === undefined ? null : pciName(physical),
-    virtualFunctions: 0,
+    virtualFunctions: context.virtualFunctions,
     bars: one.bars.map(({ index, kind, prefetchable, start, bytes }) => {
       return { index, kind, prefetchable, start: hex(start), bytes: Number(bytes) };
     }),

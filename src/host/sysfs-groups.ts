@@ -30,7 +30,8 @@ export function readGroups(tree: HostTree): RecordedGroup[] {
     groups.push({
       id: Number(name),
       type: type === null ? null : typeOf(type),
-      name: tree.text(`${directory}/name`),
+      // Only groups that no IOMMU made have a name, and no default domain.
+      name: type === null || type === "unknown" ? tree.text(`${directory}/name`) : null,
       devices: tree.list(`${directory}/devices`) ?? [],
       regions,
     });

@@ -52,9 +52,16 @@ export function readPci(tree: HostTree): PciReading {
     const facts = configs[index]!;
     const physical = tree.link(`${one.directory}/physfn`);
     const physicalFunction = physical === null ? -1 : (indexByName.get(baseName(physical)) ?? -1);
-    const named = facts.vendor === 0xffff ? identityOf(tree, one.directory, facts) : facts;
+    // What a virtual function is called stands with its physical one.
+    const sriov = configs[physicalFunction]?.sriov ?? null;
+    const identity =
+      facts.vendor !== 0xffff
+        ? facts
+        : sriov === null
+          ? identityOf(tree, one.directory, facts)
+          : { ...facts, vendor: configs[physicalFunction]!.vendor, device: sriov.vfDevice };
     return {
-      ...named,
+      ...identity,
       segment: one.segment,
       bus: one.bus,
       devfn: one.devfn,

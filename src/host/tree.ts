@@ -15,7 +15,10 @@ const LINKS_MAX = 16;
 
 /** A file that is read in pieces. */
 export interface HostFile {
-  /** Up to `bytes` bytes at an offset; fewer at its end, and none where reading is refused. */
+  /**
+   * Up to `bytes` bytes at an offset; fewer at its end, and none where reading is refused. They are
+   * good until another file is opened.
+   */
   read(at: number, bytes: number): Uint8Array;
   close(): void;
 }
@@ -96,6 +99,5 @@ export function linkText(bytes: Uint8Array): string | null {
 export function textOf(bytes: Uint8Array): string {
   let end = bytes.length;
   while (end > 0 && bytes[end - 1]! <= 0x20) end -= 1;
-  return decoder.decode(end === bytes.length ? bytes : bytes.subarray(0, end));
+  return Buffer.from(bytes.buffer, bytes.byteOffset, end).toString("latin1");
 }
-const decoder = new TextDecoder("latin1");
