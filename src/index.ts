@@ -23,6 +23,15 @@ export { vtdSecondStage } from "./iommu/formats/vtd-second-stage.ts";
 export { amdV2, vtdFirstStage } from "./iommu/formats/x86-64.ts";
 export { IotlbGather } from "./iommu/gather.ts";
 export { HardwareDomain } from "./iommu/hardware-domain.ts";
+export type { FaultGroup, IopfHandler } from "./iommu/iopf/fault-group.ts";
+export { IopfQueue } from "./iommu/iopf/iopf-queue.ts";
+export { type PageRequest, PageResponse } from "./iommu/iopf/page-request.ts";
+export { PageRequestQueue } from "./iommu/iopf/page-request-queue.ts";
+export { PriDevice } from "./iommu/iopf/pri-device.ts";
+export { enablePri, PriInterface } from "./iommu/iopf/pri-interface.ts";
+export { StallDevice } from "./iommu/iopf/stall-device.ts";
+export { StallQueue } from "./iommu/iopf/stall-queue.ts";
+export { SvaHandler } from "./iommu/iopf/sva-handler.ts";
 export { PageTable } from "./iommu/page-table.ts";
 export { PROT_RW, Prot } from "./iommu/prot.ts";
 export { TranslationUnit } from "./iommu/translation-unit.ts";
@@ -58,6 +67,22 @@ export {
   pfnOf,
   sizeText,
 } from "./units.ts";
+export { VfioTask } from "./vfio/file.ts";
+export { allReduceHost } from "./vfio/host/all-reduce-host.ts";
+export { type Connection, connect, mapMemory } from "./vfio/host/connect.ts";
+export { buildHost, type Host, type HostOptions } from "./vfio/host/host.ts";
+export type { DevicePlan, HostPlan, NodePlan, UnitPlan } from "./vfio/host/host-plan.ts";
+export { deviceAccess, readsByUnit, walkedNodes } from "./vfio/host/walks.ts";
+export { Iommufd } from "./vfio/iommufd/iommufd.ts";
+export { MapFlag as IoasMapFlag } from "./vfio/iommufd/uapi.ts";
+export { FaultingHost, type FaultingHostOptions } from "./vfio/iopf/faulting-host.ts";
+export { Type1Faulting } from "./vfio/iopf/type1-faulting.ts";
+export { AddressSpace } from "./vfio/process/address-space.ts";
+export { contiguousFrames, scatteredFrames } from "./vfio/process/frame-source.ts";
+export { UserProcess } from "./vfio/process/user-process.ts";
+export { VfioExtension, VfioRequest } from "./vfio/requests.ts";
+export { MapFlag, Type1Request, UnmapFlag } from "./vfio/uapi/type1.ts";
+export { Vfio } from "./vfio/vfio.ts";
 export { VirtioIommuDevice } from "./virtio/iommu/device.ts";
 export { IommuQueues } from "./virtio/iommu/device-queue.ts";
 export { ViommuDriver } from "./virtio/iommu/driver.ts";

@@ -8,7 +8,7 @@ const unknown = { node: -1 };
 
 describe("the node of a domain", () => {
   it("is that of the unit whose first reference came last, not of the last device", () => {
-    const nid = new DomainNode();
+    const nid = new DomainNode(true);
     expect(nid.node).toBe(-1);
     nid.attach(near, 1, 0);
     nid.attach(far, 2, 1);
@@ -18,7 +18,7 @@ describe("the node of a domain", () => {
   });
 
   it("is that of the device left last attached once the last reference of any unit goes", () => {
-    const nid = new DomainNode();
+    const nid = new DomainNode(true);
     nid.attach(near, 1, 4);
     nid.attach(near, 2, 5);
     nid.attach(far, 3, 6);
@@ -31,7 +31,7 @@ describe("the node of a domain", () => {
   });
 
   it("of units without one is unset for the first device and that of a device from the next on", () => {
-    const nid = new DomainNode();
+    const nid = new DomainNode(true);
     nid.attach(unknown, 1, 7);
     expect(nid.node).toBe(-1);
     nid.attach(unknown, 2, 7);
@@ -40,8 +40,23 @@ describe("the node of a domain", () => {
     expect(nid.node).toBe(7);
   });
 
+  it("without the units' is unset until a second unit comes, then that of a device, for long", () => {
+    const nid = new DomainNode(false);
+    nid.attach(near, 1, 4);
+    nid.attach(near, 2, 5);
+    expect(nid.node).toBe(-1);
+    nid.attach(far, 3, 6);
+    expect(nid.node).toBe(5);
+    nid.attach({ node: 2 }, 4, 7);
+    expect(nid.node).toBe(5);
+    nid.detach(near, 2, false);
+    expect(nid.node).toBe(5);
+    nid.detach(near, 1, false);
+    expect(nid.node).toBe(7);
+  });
+
   it("passes devices over whose own node nobody knows", () => {
-    const nid = new DomainNode();
+    const nid = new DomainNode(true);
     nid.attach(near, 1, 3);
     nid.attach(near, 2, -1);
     nid.attach(far, 9, -1);
@@ -50,7 +65,7 @@ describe("the node of a domain", () => {
   });
 
   it("follows the units of PASIDs and never falls back to their devices", () => {
-    const nid = new DomainNode();
+    const nid = new DomainNode(true);
     nid.attach(near, 1, null);
     nid.attach(far, 1, null);
     expect(nid.node).toBe(1);
@@ -59,7 +74,7 @@ describe("the node of a domain", () => {
   });
 
   it("refuses to leave a unit or a device that it never came to", () => {
-    const nid = new DomainNode();
+    const nid = new DomainNode(true);
     expect(() => nid.detach(near, 1, false)).toThrow(AssertionError);
     nid.attach(near, 1, 0);
     expect(() => nid.detach(near, 2, false)).toThrow(AssertionError);

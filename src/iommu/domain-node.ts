@@ -1,11 +1,12 @@
 /**
- * The NUMA node of a domain as the VT-d driver kept it up to Linux 6.6, and as the RFC "vfio: add
- * attach_group_by_node" copies it to the core: that of the unit which the domain came to last.
+ * The NUMA node of a domain as the VT-d driver of Linux 6.6 kept it, with or without the RFC "vfio:
+ * add attach_group_by_node". With the RFC it is that of the unit which the domain came to last, and
+ * the core has a copy.
  *
- * Source: drivers/iommu/intel/iommu.c: domain_attach_iommu (only a unit's first reference writes
- * it), domain_detach_iommu (the last reference of *any* unit unsets it), domain_update_iommu_cap and
- * domain_update_device_node (an unset one becomes that of the device attached last). In Linux 7.2
- * no domain has such a field.
+ * Source: drivers/iommu/intel/iommu.c: domain_attach_iommu (a unit's first reference; the RFC has it
+ * write the node), domain_detach_iommu (the last reference of *any* unit unsets it),
+ * domain_update_iommu_cap and domain_update_device_node (an unset one becomes that of the device
+ * attached last). In Linux 7.2 no domain has such a field.
  */
 import { assert } from "../errors.ts";
 
@@ -26,6 +27,12 @@ export class DomainNode {
   readonly #devices: { readonly rid: number; readonly unit: NodeUnit; readonly node: number }[] =
     [];
   readonly #references = new Map<NodeUnit, number>();
+  readonly #takesUnits: boolean;
+
+  /** @param takesUnits - whether the node of a unit counts, as with the RFC */
+  constructor(takesUnits: boolean) {
+    this.#takesUnits = takesUnits;
+  }
 
   /**
    * A device, or one of its PASIDs, was attached.
@@ -36,7 +43,7 @@ export class DomainNode {
     const references = this.#references.get(unit) ?? 0;
     this.#references.set(unit, references + 1);
     if (references === 0) {
-      this.node = unit.node;
+      if (this.#takesUnits) this.node = unit.node;
       this.#fallBack();
     }
     // The device joins the list only now: it is none that its own attach can fall back to.

@@ -21,6 +21,14 @@ import type { PageTable } from "./page-table.ts";
 import { FRAMES_OF_SHIFT, NO_PASID } from "./tag-array.ts";
 import type { TranslationUnit } from "./translation-unit.ts";
 
+/**
+ * What becomes of the node of a domain. `none`: tables stay on the node they were made for, and the
+ * core's copy of it reads 0. `report`: the core is told the node of the unit attached last. `follow`
+ * takes new tables from there, too (6.6 with the by-node RFC). `devices`: new tables come from the
+ * node of a device, once {@link DomainNode} falls back to one (6.6 without it).
+ */
+export type UnitNodes = "none" | "report" | "follow" | "devices";
+
 /** How a domain of a hardware IOMMU behaves. */
 export interface HardwareDomainOptions {
   readonly table: PageTable;
@@ -38,12 +46,8 @@ export interface HardwareDomainOptions {
   readonly deferredFlush?: boolean;
   /** Name of the driver's operations for such domains, that of the format without it. */
   readonly operations?: string;
-  /**
-   * What the driver does about NUMA nodes after the domain was made: `none` leaves the tables on the
-   * node they were made for and tells the core nothing (its copy then reads 0), `report` tells
-   * the core the node of the unit attached last, `follow` takes new tables from there, too.
-   */
-  readonly unitNodes?: "none" | "report" | "follow";
+  /** What the driver does about NUMA nodes after the domain was made. */
+  readonly unitNodes?: UnitNodes;
 }
 
 interface CacheTag {
@@ -66,8 +70,8 @@ export class HardwareDomain implements DriverDomain {
   readonly forceAperture = true;
   readonly firstStage: boolean;
   readonly #noGaps: boolean;
-  readonly #unitNodes: "none" | "report" | "follow";
-  readonly #node = new DomainNode();
+  readonly #unitNodes: UnitNodes;
+  readonly #node: DomainNode;
   readonly #cut = new IotlbGather();
   readonly #tags: CacheTag[] = [];
   #coherencyEnforced = false;
@@ -80,6 +84,7 @@ export class HardwareDomain implements DriverDomain {
     this.firstStage = options.firstStage ?? false;
     this.#noGaps = options.gathering === "no-gaps";
     this.#unitNodes = options.unitNodes ?? "report";
+    this.#node = new DomainNode(this.#unitNodes !== "devices");
   }
 
   get pageShifts(): readonly number[] {
@@ -109,7 +114,8 @@ export class HardwareDomain implements DriverDomain {
   }
 
   get nid(): number {
-    return this.#unitNodes === "none" ? 0 : this.#node.node;
+    const isCopied = this.#unitNodes === "report" || this.#unitNodes === "follow";
+    return isCopied ? this.#node.node : 0;
   }
 
   /** How many places have to be told of an invalidation. */
@@ -145,7 +151,7 @@ export class HardwareDomain implements DriverDomain {
     unit.devices.attach(rid, pasid, attachment);
     if (entry.ats !== null) this.#addTag(unit, domainId, rid, pasid);
     this.#node.attach(unit, rid, pasid === NO_PASID ? entry.node : null);
-    if (this.#unitNodes === "follow") table.preferNode(this.#node.node);
+    this.#placeTables();
     return Errno.OK;
   }
 
@@ -163,7 +169,7 @@ export class HardwareDomain implements DriverDomain {
     if (deviceTag !== null) this.#dropTag(deviceTag);
     unit.domainIds.release(this);
     this.#node.detach(unit, rid, pasid !== NO_PASID);
-    if (this.#unitNodes === "follow") this.table.preferNode(this.#node.node);
+    this.#placeTables();
   }
 
   /** Forces coherency from now on. @returns whether all units attached can do that */
@@ -238,6 +244,11 @@ export class HardwareDomain implements DriverDomain {
   destroy(): void {
     assert(this.#tags.length === 0, "nothing is attached to a domain destroyed");
     this.table.destroy();
+  }
+
+  #placeTables(): void {
+    const moves = this.#unitNodes === "follow" || this.#unitNodes === "devices";
+    if (moves) this.table.preferNode(this.#node.node);
   }
 
   #unmapRange(iovaPfn: number, pages: number, gather: IotlbGather): number {

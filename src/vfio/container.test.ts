@@ -5,9 +5,9 @@ import { IommuDevice } from "../iommu/device.ts";
 import { Container } from "./container.ts";
 import type { VfioDevice } from "./device-file.ts";
 import { ForeignFile } from "./file.ts";
+import { connect } from "./host/connect.ts";
 import { buildHost } from "./host/host.ts";
 import {
-  attach,
   int,
   map,
   open,
@@ -114,7 +114,7 @@ describe("a container", () => {
   it("is nothing again once its last group leaves: mappings and pins are gone", () => {
     const { host, task } = setup();
     const before = host.tablePages();
-    const { fd, groups, container } = attach(host, task, [A, B]);
+    const { fd, groups, container } = connect(host, task, [A, B]);
     expect(map(task, fd, 0x100, 16).errno).toBe(Errno.OK);
     expect(task.process.lockedPages).toBe(16);
     for (const group of groups) {
@@ -142,7 +142,7 @@ describe("closing files", () => {
     for (const order of orders) {
       const { host, task } = setup();
       const before = host.tablePages();
-      const { fd, groups } = attach(host, task, [A]);
+      const { fd, groups } = connect(host, task, [A]);
       map(task, fd, 0x100, 16);
       const device = task.ioctl(groups[0]!, VfioRequest.GROUP_GET_DEVICE_FD, text(A)).value;
       const files = [fd, groups[0]!, device];
@@ -171,7 +171,7 @@ describe("closing files", () => {
 
   it("of all of a process's files gives every group back to its default domain", () => {
     const { host, task } = setup();
-    const { fd } = attach(host, task, [A, B]);
+    const { fd } = connect(host, task, [A, B]);
     map(task, fd, 0x100, 16);
     task.descriptors.closeAll();
     for (const group of host.groups.all) expect(group.domain).toBe(group.defaultDomain);
@@ -270,7 +270,7 @@ describe("a group", () => {
 
   it("row 43: is not taken out of its container while a device is open, however often", () => {
     const { host, task } = setup();
-    const { groups } = attach(host, task, [A]);
+    const { groups } = connect(host, task, [A]);
     const unset = () => task.ioctl(groups[0]!, VfioRequest.GROUP_UNSET_CONTAINER).errno;
     const get = () => task.ioctl(groups[0]!, VfioRequest.GROUP_GET_DEVICE_FD, text(A));
     const fds = [get().value, get().value];
@@ -301,7 +301,7 @@ describe("a group", () => {
 
   it("undoes the opening of a device that its driver refuses", () => {
     const { host, task } = setup();
-    const { groups } = attach(host, task, [A]);
+    const { groups } = connect(host, task, [A]);
     const group = host.vfio.groups[0]!;
     let calls = 0;
     const { iommuDevice } = host.device(A);
@@ -322,7 +322,7 @@ describe("a group", () => {
 
   it("whose last device goes leaves its container and cannot be used any more", () => {
     const { host, task } = setup();
-    const { groups, fd, container } = attach(host, task, [A]);
+    const { groups, fd, container } = connect(host, task, [A]);
     map(task, fd, 0x100, 16);
     const device = host.vfio.groups[0]!.devices[0]!;
     expect(host.vfio.unregister(device)).toBe(Errno.OK);

@@ -83,8 +83,8 @@ export interface HostPlan {
   readonly devices: readonly DevicePlan[];
   /**
    * Where VT-d puts a domain's tables. `7.2`: on the node of the device that the domain was made
-   * for, for good. `6.6`: the root on the node of the CPU that made it, then on the node of the
-   * unit attached last, whichever that is at the time.
+   * for, for good. `6.6`: on the node of the CPU that maps, until a second unit comes; then on that
+   * of a device. With the parameter of the by-node RFC, on the node of the unit attached last.
    */
   readonly kernel?: "7.2" | "6.6";
   /** Type of the default domains, DMA without it. */

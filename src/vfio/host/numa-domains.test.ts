@@ -2,10 +2,11 @@
 import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { VfioRequest } from "../requests.ts";
+import { connect } from "./connect.ts";
 import { buildHost } from "./host.ts";
 import type { DevicePlan, HostPlan, UnitPlan } from "./host-plan.ts";
-import { access, readsByUnit, walkedNodes } from "./walks.ts";
-import { attach, map, open, openGroup, RuledMemory, setContainer, user } from "./world.suite.ts";
+import { deviceAccess, readsByUnit, walkedNodes } from "./walks.ts";
+import { map, open, openGroup, RuledMemory, setContainer, user } from "./world.suite.ts";
 
 const MIB = 2 ** 20;
 
@@ -38,20 +39,20 @@ const addressOf = (index: number) => `0000:${(16 + index).toString(16)}:00.0`;
 const addresses = (count: number) => Array.from({ length: count }, (_, index) => addressOf(index));
 
 /** Domains as lists of group ids, the one made last in front. */
-const sharing = (type1: ReturnType<typeof attach>["type1"]) =>
+const sharing = (type1: ReturnType<typeof connect>["type1"]) =>
   type1.domains.map((domain) => domain.groups.map((member) => member.group.id));
 
 describe("attach_group_by_node", () => {
   it("of any value but 0 and 1 keeps every group apart", () => {
     for (const byNode of [2, 3, 0xffff_ffff]) {
       const host = hostOf([{ node: 0 }, { node: 0 }, { node: 1 }], byNode);
-      expect(sharing(attach(host, user(), addresses(3)).type1)).toEqual([[2], [1], [0]]);
+      expect(sharing(connect(host, user(), addresses(3)).type1)).toEqual([[2], [1], [0]]);
     }
   });
 
   it("of 1 makes a domain a node, in whatever order groups come", () => {
     const host = hostOf([{ node: 1 }, { node: 0 }, { node: 1 }, { node: 0 }], 1);
-    expect(sharing(attach(host, user(), addresses(4)).type1)).toEqual([
+    expect(sharing(connect(host, user(), addresses(4)).type1)).toEqual([
       [3, 1],
       [2, 0],
     ]);
@@ -60,9 +61,9 @@ describe("attach_group_by_node", () => {
   it("of 1 merges two units of unknown node, but not a third: by then the first device's counts", () => {
     const unknown = { node: -1 };
     const known = hostOf([unknown, unknown, unknown], 1, { deviceNodes: [0, 0, 0] });
-    expect(sharing(attach(known, user(), addresses(3)).type1)).toEqual([[2], [1, 0]]);
+    expect(sharing(connect(known, user(), addresses(3)).type1)).toEqual([[2], [1, 0]]);
     const nobodyKnows = hostOf([unknown, unknown, unknown], 1);
-    expect(sharing(attach(nobodyKnows, user(), addresses(3)).type1)).toEqual([[2, 1, 0]]);
+    expect(sharing(connect(nobodyKnows, user(), addresses(3)).type1)).toEqual([[2, 1, 0]]);
   });
 
   it("of 1 merges everything on drivers that keep no node: it reads 0 for all", () => {
@@ -75,7 +76,7 @@ describe("attach_group_by_node", () => {
         ],
         1,
       );
-      expect(sharing(attach(host, user(), addresses(3)).type1)).toEqual([[2, 1, 0]]);
+      expect(sharing(connect(host, user(), addresses(3)).type1)).toEqual([[2, 1, 0]]);
     }
   });
 
@@ -85,7 +86,7 @@ describe("attach_group_by_node", () => {
       deviceNodes: [1, 1, 1, 1],
     });
     const task = user();
-    const { fd, type1, groups } = attach(host, task, addresses(2));
+    const { fd, type1, groups } = connect(host, task, addresses(2));
     const nodes = () => type1.domains.map((domain) => domain.domain.driver!.nid);
     expect([sharing(type1), nodes()]).toEqual([
       [[1], [0]],
@@ -114,7 +115,7 @@ describe("attach_group_by_node", () => {
     const host = hostOf([{ node: 0 }, { node: -1 }, { node: 0 }, { node: 1 }], 1, {
       deviceNodes: [-1, -1, -1, -1],
     });
-    const { type1 } = attach(host, user(), addresses(4));
+    const { type1 } = connect(host, user(), addresses(4));
     expect(sharing(type1)).toEqual([[3], [1], [2, 0]]);
   });
 });
@@ -124,12 +125,12 @@ describe("tables", () => {
   /** The nodes that a walk reads for each device, after one 4 KiB mapping made with all attached. */
   const walks = (host: ReturnType<typeof hostOf>, order: readonly number[]) => {
     const task = user();
-    const { fd } = attach(host, task, order.map(addressOf));
+    const { fd } = connect(host, task, order.map(addressOf));
     expect(map(task, fd, 0x12_3456, 1, 0x1000).errno).toBe(Errno.OK);
     return order.toSorted().map((index) => walkedNodes(host, addressOf(index), 0x12_3456));
   };
 
-  it("up to 6.6 come from the node of the unit attached last, the root from that of the CPU", () => {
+  it("of 6.6 with the rule come from the unit attached last, the root from the CPU's node", () => {
     const of = (byNode: number, order: number[], cpuNode = 0) =>
       walks(hostOf(twoNodes, byNode, { kernel: "6.6", cpuNode }), order);
     expect(of(0, [0, 1])).toEqual([
@@ -147,16 +148,44 @@ describe("tables", () => {
     ]);
   });
 
-  it("up to 6.6 are not moved: what was mapped before a unit came stays where it was", () => {
+  it("of 6.6 with the rule are not moved: what was mapped before a unit came stays", () => {
     const host = hostOf(twoNodes, 0, { kernel: "6.6" });
     const task = user();
-    const { fd } = attach(host, task, [addressOf(0)]);
+    const { fd } = connect(host, task, [addressOf(0)]);
     map(task, fd, 0, 1);
     setContainer(task, openGroup(host, task, addressOf(1)), fd);
     map(task, fd, 2 ** 18, 1);
     expect(walkedNodes(host, addressOf(0), 0)).toEqual([0, 0, 0, 0]);
     expect(walkedNodes(host, addressOf(0), 2 ** 18)).toEqual([0, 0, 1, 1]);
     expect(walkedNodes(host, addressOf(1), 0)).toEqual([0, 0, 0, 0]);
+  });
+
+  it("of 6.6 without it come from the CPU's node, so that the thread which maps decides", () => {
+    for (const cpuNode of [0, 1]) {
+      const host = hostOf(twoNodes, null, { kernel: "6.6", cpuNode });
+      const task = user();
+      // As a VMM does: memory is mapped with the first device, the others come after it.
+      const { fd, join, type1 } = connect(host, task, [addressOf(0)]);
+      map(task, fd, 0, 1);
+      join([addressOf(1)]);
+      expect(type1.domains.length).toBe(1);
+      const all = [cpuNode, cpuNode, cpuNode, cpuNode];
+      expect(walkedNodes(host, addressOf(0), 0)).toEqual(all);
+      expect(walkedNodes(host, addressOf(1), 0)).toEqual(all);
+    }
+  });
+
+  it("of 6.6 without it come from the first device's node once a second unit came", () => {
+    const of = (order: number[]) =>
+      walks(hostOf(twoNodes, null, { kernel: "6.6", cpuNode: 1 }), order);
+    expect(of([0, 1])).toEqual([
+      [1, 0, 0, 0],
+      [1, 0, 0, 0],
+    ]);
+    expect(of([1, 0])).toEqual([
+      [1, 1, 1, 1],
+      [1, 1, 1, 1],
+    ]);
   });
 
   it("in 7.2 come from the node of the first group's device, for good", () => {
@@ -184,7 +213,7 @@ describe("tables", () => {
   it("in 7.2 outlive the group that chose their node", () => {
     const host = hostOf(twoNodes, null);
     const task = user();
-    const { fd, groups } = attach(host, task, addresses(2));
+    const { fd, groups } = connect(host, task, addresses(2));
     task.ioctl(groups[0]!, VfioRequest.GROUP_UNSET_CONTAINER);
     map(task, fd, 0, 1);
     expect(walkedNodes(host, addressOf(1), 0)).toEqual([0, 0, 0, 0]);
@@ -216,7 +245,7 @@ describe("one container per node", () => {
     const memory = new RuledMemory();
     const task = user(memory);
     for (const address of addresses(2)) {
-      const { fd } = attach(host, task, [address]);
+      const { fd } = connect(host, task, [address]);
       expect(map(task, fd, 0, 64).errno).toBe(Errno.OK);
     }
     expect(walkedNodes(host, addressOf(0), 7)).toEqual([0, 0, 0, 0]);
@@ -230,7 +259,7 @@ describe("one container per node", () => {
       const before = host.tablePages();
       const task = user();
       for (const members of containers) {
-        const { fd } = attach(host, task, members.map(addressOf));
+        const { fd } = connect(host, task, members.map(addressOf));
         map(task, fd, 0, 4096, 1);
       }
       const grown = host.tablePages().map((count, node) => count - before[node]!);
@@ -246,12 +275,12 @@ describe("the totals of reads", () => {
   it("tell local from remote for each unit, with caches as they are", () => {
     const host = hostOf([{ node: 0 }, { node: 1 }], 0);
     const task = user();
-    const { fd } = attach(host, task, addresses(2));
+    const { fd } = connect(host, task, addresses(2));
     map(task, fd, 0, 1024, 1);
     for (const address of addresses(2)) {
       for (const iovaPfn of [0, 1, 512])
-        expect(access(host, address, iovaPfn, 1)).toBeGreaterThan(0);
-      expect(access(host, address, 4096, 1)).toBe(-1);
+        expect(deviceAccess(host, address, iovaPfn, 1)).toBeGreaterThan(0);
+      expect(deviceAccess(host, address, 4096, 1)).toBe(-1);
     }
     // A full walk is 4 reads, with the table above cached 1, under another leaf table 2; the fault
     // ends at the entry of the table above, 1.

@@ -27,7 +27,7 @@ export interface UnitKindTraits {
   readonly blocksFirst: boolean;
   /** Whose node tables come from: that of the device a domain is made for, or of its unit. */
   readonly tableNode: "device" | "unit";
-  /** Whether the driver kept a node in each domain at the time of the by-node RFC. */
+  /** Whether the driver of Linux 6.6 kept a node in each domain, which the by-node RFC uses. */
   readonly keepsNode: boolean;
   readonly selective: SelectiveInvalidation;
   regionsOf(device: DevicePlan): ReservedRegion[];

@@ -38,7 +38,7 @@ export function walkedNodes(host: Host, address: string, iovaPfn: number): numbe
  * @param access - bits of `Prot`
  * @returns the frame reached, −1 when it was refused
  */
-export function access(host: Host, address: string, iovaPfn: number, access: number): number {
+export function deviceAccess(host: Host, address: string, iovaPfn: number, access: number): number {
   const { unit, iommuDevice } = host.device(address);
   assert(unit !== null, "the device's DMA passes a unit");
   const out = new Translation();

@@ -3,12 +3,10 @@ import { Errno } from "../../errno.ts";
 import { assert } from "../../errors.ts";
 import { NO_PASID } from "../../iommu/tag-array.ts";
 import { Outcome, Translation } from "../../iommu/translation-unit.ts";
-import type { Container } from "../container.ts";
 import { type IoctlResult, VfioTask } from "../file.ts";
 import type { PinRun, ProcessMemory } from "../process/process-memory.ts";
 import { UserProcess } from "../process/user-process.ts";
 import { GroupStatus, VfioRequest } from "../requests.ts";
-import type { Type1 } from "../type1/type1.ts";
 import { DmaMap, DmaUnmap, Type1Request } from "../uapi/type1.ts";
 import type { Host } from "./host.ts";
 import type { DevicePlan, HostPlan, UnitPlan } from "./host-plan.ts";
@@ -130,29 +128,6 @@ export function openGroup(host: Host, task: VfioTask, address: string): number {
 /** Gives a group to a container, both by descriptor. */
 export function setContainer(task: VfioTask, group: number, container: number): number {
   return task.ioctl(group, VfioRequest.GROUP_SET_CONTAINER, int(container)).errno;
-}
-
-/** A container with devices, attached one after the other as QEMU does it. */
-export interface Attached {
-  readonly fd: number;
-  readonly container: Container;
-  readonly type1: Type1;
-  /** Descriptor of each device's group, in the order of the devices. */
-  readonly groups: number[];
-}
-
-/** Attaches devices to a new container of type1 v2; every step must succeed. */
-export function attach(host: Host, task: VfioTask, addresses: readonly string[]): Attached {
-  const fd = open(host, task, "/dev/vfio/vfio");
-  const groups = addresses.map((address, index) => {
-    const group = openGroup(host, task, address);
-    assert(setContainer(task, group, fd) === Errno.OK, "the container takes the group");
-    if (index > 0) return group;
-    assert(task.ioctl(fd, VfioRequest.SET_IOMMU, 3).errno === Errno.OK, "type1 v2 is set");
-    return group;
-  });
-  const container = task.descriptors.find(fd)!.operations as Container;
-  return { fd, container, type1: container.state!.type1!, groups };
 }
 
 /** MAP_DMA, read and write. */

@@ -6,9 +6,9 @@ import { DomainType, type IommuDomain } from "../../iommu/domain.ts";
 import type { HardwareDomain } from "../../iommu/hardware-domain.ts";
 import type { Container } from "../container.ts";
 import type { VfioTask } from "../file.ts";
+import { connect } from "../host/connect.ts";
 import { buildHost, type Host } from "../host/host.ts";
 import {
-  attach,
   map,
   open,
   openGroup,
@@ -120,7 +120,7 @@ function build(mode: "shared" | "own" | "first" | "smmu", isOnce: boolean): Worl
     if (failing === "attach" && isPaging && !step()) return Errno.ENOSPC;
     return driverAttach(device, domain, old);
   };
-  const { fd, type1 } = mode === "first" ? mediated(host, task) : attach(host, task, [A]);
+  const { fd, type1 } = mode === "first" ? mediated(host, task) : connect(host, task, [A]);
   for (const iovaPfn of [0x100, 0x4_0000, 0x800_0000]) map(task, fd, iovaPfn, 48, 1);
   const group = openGroup(host, task, C);
   return {

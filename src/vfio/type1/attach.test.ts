@@ -2,10 +2,10 @@ import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { IommuDevice } from "../../iommu/device.ts";
 import type { Container } from "../container.ts";
+import { connect } from "../host/connect.ts";
 import { buildHost, type Host, type HostOptions } from "../host/host.ts";
 import type { DevicePlan, HostPlan } from "../host/host-plan.ts";
 import {
-  attach,
   map,
   open,
   openGroup,
@@ -61,7 +61,7 @@ function mediated(host: Host, task: ReturnType<typeof user>) {
 describe("attaching a group", () => {
   it("row 32: is EBUSY while the memory behind a mapping is moving", () => {
     const { host, task } = setup();
-    const { fd } = attach(host, task, [A]);
+    const { fd } = connect(host, task, [A]);
     map(task, fd, 0x100, 16);
     const range = { iova: 0x10_0000n, size: 0x1_0000n };
     const bytes = DmaUnmap.bytesOf({ argsz: 24, flags: UnmapFlag.VADDR, ...range });
@@ -87,7 +87,7 @@ describe("attaching a group", () => {
     const directRanges = [{ start: 0x1000_0000n, last: 0x1fff_ffffn }];
     const graphics = device({ address: C, unit: "dmar1", classCode: 0x03_0000, directRanges });
     const { host, task } = setup(twoNodePlan({ devices: [device({}), graphics] }));
-    const { fd } = attach(host, task, [A]);
+    const { fd } = connect(host, task, [A]);
     expect(map(task, fd, 0x1_0000, 16).errno).toBe(Errno.OK);
     expect(setContainer(task, openGroup(host, task, C), fd)).toBe(Errno.OK);
     expect(reach(host, C, 0x1_0001)).toBe(0x11_0001);
@@ -96,7 +96,7 @@ describe("attaching a group", () => {
 
   it("row 35: of the same driver and coherency shares the domain; a map is one iommu_map", () => {
     const { host, task, events } = setup();
-    const { fd, type1 } = attach(host, task, [A, C]);
+    const { fd, type1 } = connect(host, task, [A, C]);
     expect(type1.domains.map((domain) => domain.groups.length)).toEqual([2]);
     events.length = 0;
     map(task, fd, 0x100, 16);
@@ -106,7 +106,7 @@ describe("attaching a group", () => {
 
   it("row 36: of other coherency gets a domain of its own, with everything replayed into it", () => {
     const { host, task, events } = setup(twoNodePlan({ far: { snoopControl: false } }));
-    const { fd, type1 } = attach(host, task, [A]);
+    const { fd, type1 } = connect(host, task, [A]);
     map(task, fd, 0x100, 16);
     map(task, fd, 0x200, 4);
     events.length = 0;
@@ -124,7 +124,7 @@ describe("attaching a group", () => {
   it("row 37: by node has two domains, without one, and by 2 two even for equal nodes", () => {
     const count = (byNode: number | null, addresses: string[]) => {
       const { host, task } = setup(twoNodePlan(), { type1: { attachGroupByNode: byNode } });
-      return attach(host, task, addresses).type1.domains.length;
+      return connect(host, task, addresses).type1.domains.length;
     };
     expect([count(1, [A, C]), count(0, [A, C]), count(null, [A, C])]).toEqual([2, 1, 1]);
     expect([count(1, [A, B]), count(2, [A, B])]).toEqual([1, 2]);
@@ -143,7 +143,7 @@ describe("attaching a group", () => {
 
   it("twice is EINVAL", () => {
     const { host, task } = setup();
-    const { container, type1 } = attach(host, task, [A]);
+    const { container, type1 } = connect(host, task, [A]);
     const group = host.groups.of(host.device(A).iommuDevice)!;
     expect(container.state!.attachGroup(group, "iommu")).toBe(Errno.EINVAL);
     expect(type1.domains.length).toBe(1);
@@ -151,10 +151,10 @@ describe("attaching a group", () => {
 
   it("shows in the trace as blocking, own domain, and on a merge blocking and the shared one", () => {
     const { host, task, events } = setup();
-    attach(host, task, [A]);
+    connect(host, task, [A]);
     expect(events).toEqual([`attach ${A}`, `attach ${A}`]);
     events.length = 0;
-    const { fd } = attach(host, task, [B]);
+    const { fd } = connect(host, task, [B]);
     events.length = 0;
     setContainer(task, openGroup(host, task, C), fd);
     expect(events).toEqual([`attach ${C}`, `attach ${C}`, `attach ${C}`, `attach ${C}`]);
@@ -176,7 +176,7 @@ describe("attaching a group", () => {
       ],
     };
     const { host, task, events } = setup(plan);
-    const { fd, type1 } = attach(host, task, [A, B]);
+    const { fd, type1 } = connect(host, task, [A, B]);
     const [second, first] = type1.domains;
     expect(second!.groups[0]!.group).toBe(host.groups.of(host.device(B).iommuDevice));
     map(task, fd, 0x100, 16);
@@ -210,7 +210,7 @@ describe("attaching a group", () => {
       units: units.map((unit) => ({ ...unit, formats })),
       devices: addresses.map((address, index) => ({ address, unit: units[index]!.name })),
     });
-    const { fd, type1 } = attach(host, task, addresses);
+    const { fd, type1 } = connect(host, task, addresses);
     expect(type1.domains.map((domain) => domain.domain.operations)).toEqual([
       "amd/v2",
       "amd/v1",
@@ -229,7 +229,7 @@ describe("the allowed ranges", () => {
 
   it("are the apertures without the regions, and widen when the narrow domain goes", () => {
     const { host, task } = setup(twoNodePlan(three));
-    const { fd, type1, groups } = attach(host, task, [A, C]);
+    const { fd, type1, groups } = connect(host, task, [A, C]);
     expect(hexes(type1.allowed.ranges)).toEqual(["0-fedfffff", "fef00000-7fffffffff"]);
     expect(map(task, fd, 2 ** 27, 1, 1).errno).toBe(Errno.EINVAL);
     task.ioctl(groups[0]!, VfioRequest.GROUP_UNSET_CONTAINER);
@@ -239,7 +239,7 @@ describe("the allowed ranges", () => {
 
   it("shut a group out whose aperture leaves a mapping uncovered", () => {
     const { host, task } = setup(twoNodePlan(three));
-    const { fd, type1 } = attach(host, task, [C]);
+    const { fd, type1 } = connect(host, task, [C]);
     map(task, fd, 2 ** 27, 1, 1);
     const before = hexes(type1.allowed.ranges);
     expect(setContainer(task, openGroup(host, task, A), fd)).toBe(Errno.EINVAL);
@@ -256,7 +256,7 @@ describe("the allowed ranges", () => {
     // Firmware's range must not be blocked; where a user may have the device all the same, as
     // before Linux 6.6, the range is cut out.
     host.device(B).iommuDevice.requireDirect = false;
-    const { type1, groups } = attach(host, task, [A, B]);
+    const { type1, groups } = connect(host, task, [A, B]);
     expect(hexes(type1.allowed.ranges)[0]).toBe("100000-fedfffff");
     task.ioctl(groups[1]!, VfioRequest.GROUP_UNSET_CONTAINER);
     expect(hexes(type1.allowed.ranges)[0]).toBe("100000-fedfffff");
@@ -277,11 +277,11 @@ describe("the allowed ranges", () => {
   it("of an SMMU leave the doorbell out, which the domain gets a cookie for", () => {
     const plan = twoNodePlan({ near: { kind: "smmu" }, far: { kind: "smmu" } });
     const { host, task } = setup(plan);
-    const { type1 } = attach(host, task, [A]);
+    const { type1 } = connect(host, task, [A]);
     expect(hexes(type1.allowed.ranges)).toEqual(["0-7ffffff", "8100000-ffffffffffff"]);
     expect(type1.domains[0]!.domain.cookie).toEqual({ kind: "dma-msi", base: 0x800_0000n });
     const vtd = setup();
-    expect(attach(vtd.host, vtd.task, [A]).type1.domains[0]!.domain.cookie.kind).toBe("none");
+    expect(connect(vtd.host, vtd.task, [A]).type1.domains[0]!.domain.cookie.kind).toBe("none");
   });
 
   it("with 64 KiB tables take the coarser pages, and no common size the coarsest", () => {
@@ -290,7 +290,7 @@ describe("the allowed ranges", () => {
       far: { kind: "vtd" },
     });
     const { host, task } = setup(plan);
-    const { fd, type1 } = attach(host, task, [A, C]);
+    const { fd, type1 } = connect(host, task, [A, C]);
     expect(type1.pageSizes).toBe(0x1_0000n);
     expect([map(task, fd, 8, 8).errno, map(task, fd, 16, 16).errno]).toEqual([Errno.EINVAL, 0]);
     expect([reach(host, A, 20), reach(host, C, 20)]).toEqual([0x10_0014, 0x10_0014]);
@@ -308,7 +308,7 @@ describe("a replay", () => {
     // Three physical runs: [0, 2000), [2000, 3000), [3000, 4096).
     const memory = new RuledMemory((vpn) => vpn + (vpn < 2000 ? 0 : vpn < 3000 ? 0x8000 : 0x4000));
     const task = user(memory);
-    const { fd } = attach(host, task, [A]);
+    const { fd } = connect(host, task, [A]);
     expect(map(task, fd, 0, 4096).errno).toBe(Errno.OK);
     counts.clear();
     events.length = 0;
