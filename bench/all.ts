@@ -1,4 +1,6 @@
 /** Every benchmark file, one line each. */
+
+import { benchmarks as firmware } from "./firmware.bench.ts";
 import type { Benchmark } from "./harness.ts";
 import { benchmarks as iopf } from "./iopf.bench.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
@@ -14,6 +16,7 @@ import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
 export const benchmarks: readonly Benchmark[] = [
   ...iopf,
+  ...firmware,
   ...iotlb,
   ...iova,
   ...pageTable,

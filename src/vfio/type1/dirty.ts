@@ -64,7 +64,7 @@ export function readDirty(
   if (((iova | size) & mask) !== 0n || !type1.isTrackingDirty) return Errno.EINVAL;
   const firstPfn = Number(iova >> 12n);
   const lastPfn = firstPfn + Number(size >> 12n) - 1;
-  if (isBisecting(type1, firstPfn, lastPfn)) return Errno.EINVAL;
+  if (type1.mappings.isCut(firstPfn, lastPfn)) return Errno.EINVAL;
   const mappings = mappingsIn(type1, firstPfn, lastPfn);
   for (const mapping of mappings) {
     const failure = writeDirty(type1, mapping, firstPfn, bitmap.address, user);
@@ -90,14 +90,6 @@ export function checkBitmap(size: bigint, bitmap: UserBitmap): number {
 /** Whether a bitmap has a bit for each page of the smallest size, the only one there is. */
 export function hasSmallestPages(type1: Type1, bitmap: UserBitmap): boolean {
   return bitmap.pgsize === BigInt(type1.pageFrames) << BigInt(PAGE_SHIFT);
-}
-
-/** Whether a range begins or ends inside a mapping. */
-export function isBisecting(type1: Type1, firstPfn: number, lastPfn: number): boolean {
-  const first = type1.mappings.find(firstPfn);
-  if (first !== null && first.iovaPfn !== firstPfn) return true;
-  const last = type1.mappings.find(lastPfn);
-  return last !== null && last.iovaPfn + last.pages - 1 !== lastPfn;
 }
 
 /** Begins to track a new mapping. @returns EINVAL when it is too large for a bitmap, ENOMEM */

@@ -14,15 +14,19 @@ export const EXTENTS_MAX = 64;
 
 /** The runs of one mapping. Pages are counted from its start. */
 export class Extents {
-  /** Page counts and first frames in turn; null once there were too many. */
-  #runs: number[] | null = [];
+  /** The first run; most mappings have no other. */
+  #firstPfn = 0;
+  #firstPages = 0;
+  /** Page counts and first frames of further runs in turn. */
+  #runs: number[] | null = null;
+  #count = 0;
   /** First pages and page counts of device memory in turn; null without any. */
   #reserved: number[] | null = null;
   #pages = 0;
 
   /** Whether every run is known. */
   get isComplete(): boolean {
-    return this.#runs !== null;
+    return this.#count <= EXTENTS_MAX;
   }
 
   /** Whether some of the pages are device memory. */
@@ -32,29 +36,34 @@ export class Extents {
 
   /** Runs known. */
   get count(): number {
-    return this.#runs === null ? 0 : this.#runs.length / 2;
+    return this.isComplete ? this.#count : 0;
   }
 
   /** Notes the next run. It joins the one before where that ends. */
   append(pfn: number, pages: number, isReserved: boolean): void {
     if (isReserved) this.#reserve(this.#pages, pages);
     this.#pages += pages;
-    const runs = this.#runs;
-    if (runs === null) return;
-    const last = runs.length - 2;
-    if (last >= 0 && runs[last + 1]! + runs[last]! === pfn) runs[last]! += pages;
-    else if (runs.length >= 2 * EXTENTS_MAX) this.#runs = null;
-    else runs.push(pages, pfn);
+    if (this.#count > EXTENTS_MAX) return;
+    if (this.#count === 0) {
+      this.#firstPfn = pfn;
+      this.#firstPages = pages;
+      this.#count = 1;
+    } else if (!this.#extendLast(pfn, pages)) {
+      this.#count += 1;
+      this.#runs ??= [];
+      if (this.isComplete) this.#runs.push(pages, pfn);
+      else this.#runs = null;
+    }
   }
 
   /** Pages of the run at an index, 0 … count − 1. */
   pagesAt(index: number): number {
-    return this.#runs![2 * index]!;
+    return index === 0 ? this.#firstPages : this.#runs![2 * index - 2]!;
   }
 
   /** First frame of the run at an index. */
   pfnAt(index: number): number {
-    return this.#runs![2 * index + 1]!;
+    return index === 0 ? this.#firstPfn : this.#runs![2 * index - 1]!;
   }
 
   /** Every run known, in order. */
@@ -84,9 +93,19 @@ export class Extents {
 
   /** Forgets every run. */
   clear(): void {
-    this.#runs = [];
+    this.#runs = null;
+    this.#count = 0;
     this.#reserved = null;
     this.#pages = 0;
+  }
+
+  /** Adds pages to the last run. @returns false when they do not follow it */
+  #extendLast(pfn: number, pages: number): boolean {
+    const last = this.#count - 1;
+    if (this.pfnAt(last) + this.pagesAt(last) !== pfn) return false;
+    if (last === 0) this.#firstPages += pages;
+    else this.#runs![2 * last - 2]! += pages;
+    return true;
   }
 
   #reserve(page: number, pages: number): void {

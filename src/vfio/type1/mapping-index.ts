@@ -61,8 +61,23 @@ export class MappingIndex {
 
   /** The lowest mapping with a frame between two, both inclusive, or null. */
   firstIn(firstPfn: number, lastPfn: number): DmaMapping | null {
-    const mapping = this.firstFrom(firstPfn);
-    return mapping !== null && mapping.iovaPfn <= lastPfn ? mapping : null;
+    const ranges = this.#ranges;
+    const position = ranges.firstFrom(firstPfn, 0);
+    // The ranges lie close together in memory, the mappings do not: most are never looked at.
+    if (position === NONE || ranges.startPfn(position) > lastPfn) return null;
+    return this.#at(position);
+  }
+
+  /** Whether a range begins or ends inside a mapping. */
+  isCut(firstPfn: number, lastPfn: number): boolean {
+    const ranges = this.#ranges;
+    const first = ranges.find(firstPfn, 0);
+    if (first !== NONE) {
+      if (ranges.startPfn(first) !== firstPfn) return true;
+      if (ranges.lastPfn(first) === lastPfn) return false;
+    }
+    const last = ranges.find(lastPfn, 0);
+    return last !== NONE && ranges.lastPfn(last) !== lastPfn;
   }
 
   /** The highest mapping, or null. */

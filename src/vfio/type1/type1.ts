@@ -110,6 +110,9 @@ export interface Type1Options {
   readonly allow?: (bytes: number) => boolean;
 }
 
+/** Runs that are unmapped before an invalidation has to complete (VFIO_IOMMU_TLB_SYNC_MAX). */
+export const SYNC_RUNS_MAX = 512;
+
 /** Every multiple of 4 KiB: what a container without a domain can map. */
 export const ANY_PAGE_SIZE = 0xffff_ffff_ffff_f000n;
 
@@ -142,7 +145,7 @@ export class Type1 {
   readonly run = createPinRun();
   readonly gather = new IotlbGather();
   /** Runs unmapped and not unpinned yet: first page, first frame and page count in turn. */
-  readonly pendingRuns: number[] = [];
+  readonly pendingRuns = new Float64Array(3 * SYNC_RUNS_MAX);
   #pageSizes = ANY_PAGE_SIZE;
   #pageFrames = 1;
 

@@ -10,10 +10,7 @@ import type { IommuDomain } from "../../iommu/domain.ts";
 import type { DmaMapping } from "./mapping.ts";
 import { unpinRun } from "./pin.ts";
 import { RunReader } from "./runs.ts";
-import type { Type1 } from "./type1.ts";
-
-/** Runs that are unmapped before an invalidation has to complete (VFIO_IOMMU_TLB_SYNC_MAX). */
-const SYNC_RUNS_MAX = 512;
+import { SYNC_RUNS_MAX, type Type1 } from "./type1.ts";
 
 /** Removes a mapping, which no driver of a mediated device may still hold pages of. */
 export function removeMapping(type1: Type1, mapping: DmaMapping): void {
@@ -43,17 +40,23 @@ export function unmapUnpin(type1: Type1, mapping: DmaMapping): void {
 
 /** The first domain is the record of what is mapped. */
 function unmapFirst(type1: Type1, mapping: DmaMapping, domain: IommuDomain): void {
-  const { gather, pendingRuns: pending } = type1;
+  const { gather, pendingRuns } = type1;
   const reader = new RunReader(type1, mapping, domain);
-  assert(pending.length === 0, "runs of one mapping are collected at a time");
+  let pending = 0;
   while (reader.next()) {
     const { page, pfn, pages } = reader;
     if (pfn < 0) continue;
     const iovaPfn = mapping.iovaPfn + page;
     let unmapped = domain.unmapFast(iovaPfn, pages, gather);
-    if (unmapped > 0) pending.push(page, pfn, Math.min(unmapped, pages));
-    if (unmapped === 0 || pending.length >= 3 * SYNC_RUNS_MAX) {
-      syncUnpin(type1, mapping, domain);
+    if (unmapped > 0) {
+      pendingRuns[3 * pending] = page;
+      pendingRuns[3 * pending + 1] = pfn;
+      pendingRuns[3 * pending + 2] = Math.min(unmapped, pages);
+      pending += 1;
+    }
+    if (unmapped === 0 || pending === SYNC_RUNS_MAX) {
+      syncUnpin(type1, mapping, domain, pending);
+      pending = 0;
     }
     if (unmapped === 0) {
       unmapped = domain.unmap(iovaPfn, pages);
@@ -63,14 +66,14 @@ function unmapFirst(type1: Type1, mapping: DmaMapping, domain: IommuDomain): voi
     }
     if (unmapped !== pages) reader.resumeAfter(unmapped);
   }
-  if (pending.length > 0) syncUnpin(type1, mapping, domain);
+  if (pending > 0) syncUnpin(type1, mapping, domain, pending);
 }
 
-function syncUnpin(type1: Type1, mapping: DmaMapping, domain: IommuDomain): void {
-  const { pendingRuns: pending } = type1;
-  domain.iotlbSync(type1.gather);
-  for (let index = 0; index < pending.length; index += 3) {
-    unpinRun(mapping, pending[index]!, pending[index + 1]!, pending[index + 2]!);
+/** Waits for the invalidation, then lets go of as many runs as are pending. */
+function syncUnpin(type1: Type1, mapping: DmaMapping, domain: IommuDomain, pending: number): void {
+  const { gather, pendingRuns } = type1;
+  domain.iotlbSync(gather);
+  for (let at = 0; at < 3 * pending; at += 3) {
+    unpinRun(mapping, pendingRuns[at]!, pendingRuns[at + 1]!, pendingRuns[at + 2]!);
   }
-  pending.length = 0;
 }

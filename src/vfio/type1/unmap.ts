@@ -9,13 +9,7 @@ import { assert } from "../../errors.ts";
 import { isAligned, offsetOf, PFN_LAST, pfnOf } from "../../units.ts";
 import { UnmapFlag } from "../uapi/type1.ts";
 import type { UserMemory } from "../uapi/user-memory.ts";
-import {
-  checkBitmap,
-  hasSmallestPages,
-  isBisecting,
-  type UserBitmap,
-  writeDirty,
-} from "./dirty.ts";
+import { checkBitmap, hasSmallestPages, type UserBitmap, writeDirty } from "./dirty.ts";
 import { wraps } from "./map.ts";
 import type { DmaMapping } from "./mapping.ts";
 import type { Type1 } from "./type1.ts";
@@ -66,7 +60,7 @@ export function unmapDma(type1: Type1, request: UnmapRequest, user: UserMemory):
   const { iovaPfn, flags } = request;
   const isAll = (flags & UnmapFlag.ALL) !== 0;
   const lastPfn = isAll ? PFN_LAST : iovaPfn + request.pages - 1;
-  if (type1.isV2 && !isAll && isBisecting(type1, iovaPfn, lastPfn)) return Errno.EINVAL;
+  if (type1.isV2 && !isAll && type1.mappings.isCut(iovaPfn, lastPfn)) return Errno.EINVAL;
   if ((flags & UnmapFlag.VADDR) !== 0) return invalidateVaddrs(type1, request, lastPfn);
   if (request.bitmap !== null) {
     const failure = writeBitmaps(type1, request, lastPfn, user);
@@ -77,7 +71,8 @@ export function unmapDma(type1: Type1, request: UnmapRequest, user: UserMemory):
     letDriversGo(type1, mapping);
     request.unmappedPages += mapping.pages;
     removeMapping(type1, mapping);
-    mapping = firstOf(type1, request, lastPfn);
+    const isLast = mapping.iovaPfn + mapping.pages > lastPfn;
+    mapping = isLast ? null : firstOf(type1, request, lastPfn);
   }
   return Errno.OK;
 }
