@@ -33,7 +33,7 @@ function member(lines: string[], indent: string, key: string, value: YamlValue, 
     for (const entry of value as readonly YamlValue[]) item(lines, `${indent}  `, entry, level + 1);
     return;
   }
-  if (level === 1 && isMap(value)) {
+  if (level === 1 && isMap(value) && hasMembers(value)) {
     lines.push(`${indent}${key}:`);
     for (const [name, inner] of Object.entries(value)) {
       if (inner !== undefined) member(lines, `${indent}  `, name, inner, level + 1);
@@ -44,7 +44,7 @@ function member(lines: string[], indent: string, key: string, value: YamlValue, 
 }
 
 function item(lines: string[], indent: string, value: YamlValue, level: number): void {
-  if (level > 2 || !isMap(value)) {
+  if (level > 2 || !isMap(value) || !hasMembers(value)) {
     lines.push(`${indent}- ${inline(value)}`);
     return;
   }
@@ -57,6 +57,10 @@ function item(lines: string[], indent: string, value: YamlValue, level: number):
 
 function isMap(value: YamlValue): value is { readonly [key: string]: YamlValue | undefined } {
   return typeof value === "object" && !Array.isArray(value);
+}
+
+function hasMembers(map: { readonly [key: string]: YamlValue | undefined }): boolean {
+  return Object.values(map).some((value) => value !== undefined);
 }
 
 /** A value in one line. */

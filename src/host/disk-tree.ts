@@ -140,6 +140,8 @@ export class DiskTree implements HostTree {
     if (this.#realRoot === null) return null;
     const known = this.#directories.get(path);
     if (known !== undefined) return known;
+    // Paths come from names and from links that were resolved as text: none has such parts.
+    if (path.includes("/..")) return null;
     const real = path === "/" ? this.#realRoot : this.#resolve(path, this.#realRoot);
     this.#directories.set(path, real);
     return real;
