@@ -40,7 +40,7 @@ export class Type1Backend implements ContainerBackend {
   }
 
   checkExtension(extension: number): number {
-    return checkExtension(null, extension);
+    return checkExtension(null, extension, this.#options.hasMmioDontPin);
   }
 
   open(type: number): BackendState | number {

@@ -32,9 +32,14 @@ export const Type1Extension = {
  * CHECK_EXTENSION.
  *
  * @param type1 - null before SET_IOMMU
+ * @param hasMmioDontPin - whether the kernel has the proposal of 2024, where `type1` cannot tell
  * @returns a positive number when the extension is there, else 0
  */
-export function checkExtension(type1: Type1 | null, extension: number): number {
+export function checkExtension(
+  type1: Type1 | null,
+  extension: number,
+  hasMmioDontPin = type1?.hasMmioDontPin ?? false,
+): number {
   switch (extension) {
     case Type1Extension.TYPE1:
     case Type1Extension.TYPE1_V2:
@@ -45,7 +50,7 @@ export function checkExtension(type1: Type1 | null, extension: number): number {
     case Type1Extension.DMA_CC:
       return type1?.domains.every((each) => each.coherencyEnforced) ? 1 : 0;
     case Type1Extension.MMIO_DONT_PIN:
-      return type1?.hasMmioDontPin ? 1 : 0;
+      return hasMmioDontPin ? 1 : 0;
     default:
       return 0;
   }

@@ -4,6 +4,7 @@ import { PROT_RW } from "../../iommu/prot.ts";
 import { UserProcess } from "../process/user-process.ts";
 import { MapFlag, UnmapFlag } from "../uapi/type1.ts";
 import { mapDma, mapRequest } from "./map.ts";
+import type { FaultingService } from "./type1.ts";
 import { World } from "./type1-world.suite.ts";
 
 const MIB = 0x10_0000;
@@ -212,6 +213,37 @@ describe("MAP_DMA: pinning and accounting", () => {
     expect(world.map(MIB, VADDR, 4096, RW | MapFlag.MMIO_DONT_PIN)).toBe(Errno.OK);
     expect(world.map(2 * MIB, 0x900_0000, 8 * 4096)).toBe(Errno.OK);
     expect(pins).toBe(2);
+  });
+});
+
+describe("MAP_DMA with I/O page faults", () => {
+  it("only records, tells who serves faults, and leaves the unmapping to it", () => {
+    const told: string[] = [];
+    let refusal: number = Errno.OK;
+    const faulting: FaultingService = {
+      isEnabled: true,
+      enable: () => Errno.OK,
+      vaddrUpdated: () => {},
+      groupAttached: () => Errno.OK,
+      groupDetached: () => {},
+      mappingAdded: (mapping) => {
+        told.push(`added ${mapping.iovaPfn}`);
+        return refusal;
+      },
+      mappingRemoved: (mapping) => {
+        told.push(`removed ${mapping.iovaPfn}`);
+      },
+    };
+    const world = makeWorld({ type1: { faulting }, process: { memlockPages: 0 } });
+    expect(world.map(0, VADDR, MIB)).toBe(Errno.OK);
+    expect([world.memory.pinned, world.process.lockedPages]).toEqual([0, 0]);
+    expect(world.log.lines).toEqual([]);
+    refusal = Errno.ENOMEM;
+    const before = world.state();
+    expect(world.map(MIB, VADDR, MIB)).toBe(Errno.ENOMEM);
+    expect(world.state()).toEqual(before);
+    expect(world.unmap(0, MIB)).toBe(`${MIB}`);
+    expect(told).toEqual(["added 0", "added 256", "removed 256", "removed 0"]);
   });
 });
 

@@ -25,6 +25,10 @@ export class RunReader {
   readonly #meter: Meter;
   readonly #isStepwise: boolean;
   #index: number;
+  /** The page looked up last, −1 for none: its frame, and the length of its leaf from there. */
+  #aheadPage = -1;
+  #aheadPfn = -1;
+  #aheadPages = 0;
 
   /** @param domain - one that the mapping is in */
   constructor(type1: Type1, mapping: DmaMapping, domain: IommuDomain) {
@@ -57,28 +61,37 @@ export class RunReader {
   resumeAfter(pages: number): void {
     this.pages = pages;
     this.#index = -1;
+    this.#aheadPage = -1;
   }
 
   #read(): void {
-    const domain = this.#domain;
     const startPfn = this.#mapping.iovaPfn + this.page;
     const left = this.#mapping.mappedPages - this.page;
-    this.pfn = domain.iovaToPhys(startPfn);
-    this.pages = 1;
-    let lookups = 1;
-    if (this.pfn >= 0) {
-      let pages = this.#leafPages();
-      while (pages < left) {
-        lookups += 1;
-        if (domain.iovaToPhys(startPfn + pages) !== this.pfn + pages) break;
-        pages += this.#leafPages();
-      }
-      this.pages = Math.min(pages, left);
+    let lookups = 0;
+    if (this.#aheadPage !== this.page) {
+      this.#look(startPfn, this.page);
+      lookups = 1;
     }
+    this.pfn = this.#aheadPfn;
+    let pages = this.#aheadPages;
+    while (this.pfn >= 0 && pages < left) {
+      this.#look(startPfn + pages, this.page + pages);
+      lookups += 1;
+      if (this.#aheadPfn !== this.pfn + pages) break;
+      pages += this.#aheadPages;
+    }
+    this.pages = Math.min(pages, left);
+    // The kernel looks anew at where a run ended.
+    if (this.#isStepwise) this.#aheadPage = -1;
     this.#meter.step(Step.physLookup, lookups, 0);
   }
 
-  #leafPages(): number {
-    return this.#isStepwise ? 1 : this.#domain.foundPages;
+  /** Looks a frame up: where it lies, and how many surely follow. */
+  #look(iovaPfn: number, page: number): void {
+    const domain = this.#domain;
+    const pfn = domain.iovaToPhys(iovaPfn);
+    this.#aheadPage = page;
+    this.#aheadPfn = pfn;
+    this.#aheadPages = pfn < 0 || this.#isStepwise ? 1 : domain.foundPages;
   }
 }
