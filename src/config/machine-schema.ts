@@ -43,14 +43,17 @@ const window = z.string({ error: "this is no window" }).transform((value, contex
   return z.NEVER;
 });
 
-const memory = z.union([
-  addressRange,
-  z.strictObject({
-    range: addressRange,
-    hotPluggable: flag.optional(),
-    nonVolatile: flag.optional(),
-  }),
-]);
+const memory = z.union(
+  [
+    addressRange,
+    z.strictObject({
+      range: addressRange,
+      hotPluggable: flag.optional(),
+      nonVolatile: flag.optional(),
+    }),
+  ],
+  { error: "this is no range of addresses, such as 0x1000-0x1fff, nor a map with one" },
+);
 
 const numaNode = z.strictObject({
   id: nodeId,

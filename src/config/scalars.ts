@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { parseNumberList } from "../topology/number-list.ts";
 import { parseBdf, ridOfAddress } from "../topology/pci-address.ts";
-import { ADDRESS_LAST, hex, parseSize } from "../units.ts";
+import { ADDRESS_LAST, parseSize } from "../units.ts";
 
 /** Reads text or number, or says what it should be. */
 function readable<T>(what: string, read: (text: string) => T | null) {
@@ -11,7 +11,7 @@ function readable<T>(what: string, read: (text: string) => T | null) {
     .transform((value, context): T => {
       const found = read(typeof value === "bigint" ? value.toString() : value);
       if (found !== null) return found;
-      const shown = typeof value === "bigint" ? hex(value) : JSON.stringify(value.slice(0, 60));
+      const shown = typeof value === "bigint" ? `${value}` : JSON.stringify(value.slice(0, 60));
       context.issues.push({ code: "custom", input: value, message: `${shown} is no ${what}` });
       return z.NEVER;
     });

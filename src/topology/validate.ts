@@ -23,7 +23,12 @@ class Names {
   readonly devices: ReadonlySet<string>;
 
   constructor(machine: Machine) {
-    this.functions = new Map(machine.functions.map((one, index) => [pciName(one), index]));
+    const functions = new Map<string, number>();
+    for (const [index, one] of machine.functions.entries()) {
+      const name = pciName(one);
+      if (!functions.has(name)) functions.set(name, index);
+    }
+    this.functions = functions;
     this.nodes = new Set(machine.nodes.map(({ id }) => id));
     this.iommus = new Set(machine.iommus.map(({ name }) => name));
     this.devices = new Set(machine.platformDevices.map(({ name }) => name));
