@@ -15,6 +15,7 @@ import { type CliContext, json } from "./context.ts";
 import { inspectCommand } from "./inspect-command.ts";
 import { suggestion } from "./nearest.ts";
 import type { ReplayFlags } from "./replay.ts";
+import { reproduceCommand } from "./reproduce-command.ts";
 import { tablesRoutes } from "./tables-command.ts";
 import type { VerifyFlags } from "./verify.ts";
 
@@ -96,7 +97,17 @@ const verifyCommand = buildCommand<VerifyFlags, string[], CliContext>({
   },
 });
 
-const verbs = ["replay", "verify", "inspect", "tables", "build", "dump", "check", "help"];
+const verbs = [
+  "replay",
+  "verify",
+  "reproduce",
+  "inspect",
+  "tables",
+  "build",
+  "dump",
+  "check",
+  "help",
+];
 
 const text: typeof text_en = {
   ...text_en,
@@ -123,6 +134,7 @@ export function buildApp(getCurrentVersion: () => Promise<string>): Application<
     routes: {
       replay: replayCommand,
       verify: verifyCommand,
+      reproduce: reproduceCommand,
       inspect: inspectCommand,
       tables: tablesRoutes,
     },

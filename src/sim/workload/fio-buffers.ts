@@ -16,11 +16,16 @@ const PER_MILLE = 1000;
 /** Buffers lie above 4 GiB of a guest's memory, apart from each other. */
 const FIRST_PFN = 2 ** 20;
 
-/** Makes buffers, one after the other. */
+/**
+ * Makes buffers, one after the other. Of every thousand places exactly as many are breaks as asked
+ * for, at random positions, so that a few hundred buffers are as scattered as a million.
+ */
 export class BufferSource {
   readonly #random: Random;
   readonly #scatter: Scatter;
   #nextPfn = FIRST_PFN;
+  #placesLeft = 0;
+  #breaksLeft = 0;
 
   constructor(random: Random, scatter: Scatter) {
     this.#random = random;
@@ -31,13 +36,23 @@ export class BufferSource {
   frames(bytes: number): Float64Array {
     const frames = new Float64Array(pagesOf(bytes));
     for (let page = 0; page < frames.length; page += 1) {
-      const isBreak = this.#random.chance(this.#scatter.breaksPerMille, PER_MILLE);
       // A frame left out keeps neighbours apart.
-      if (page === 0 || isBreak) this.#nextPfn += 1;
+      if (page === 0 || this.#isBreak()) this.#nextPfn += 1;
       frames[page] = this.#nextPfn;
       this.#nextPfn += 1;
     }
     return frames;
+  }
+
+  #isBreak(): boolean {
+    if (this.#placesLeft === 0) {
+      this.#placesLeft = PER_MILLE;
+      this.#breaksLeft = this.#scatter.breaksPerMille;
+    }
+    const isBreak = this.#random.chance(this.#breaksLeft, this.#placesLeft);
+    this.#placesLeft -= 1;
+    if (isBreak) this.#breaksLeft -= 1;
+    return isBreak;
   }
 }
 

@@ -1,0 +1,28 @@
+/** Grammar of the verb `reproduce`. */
+import { buildCommand } from "@stricli/core";
+import { type CliContext, json } from "./context.ts";
+import type { ReproduceFlags } from "./reproduce.ts";
+
+export const reproduceCommand = buildCommand<ReproduceFlags, string[], CliContext>({
+  loader: async () => {
+    const { reproduce } = await import("./reproduce.ts");
+    return function (this: CliContext, flags: ReproduceFlags, ...names: string[]) {
+      return this.run(() => reproduce(flags, names, this.terminal));
+    };
+  },
+  parameters: {
+    positional: {
+      kind: "array",
+      parameter: {
+        brief: "Which published tables: 2 for the flush-queue thread; all when absent",
+        placeholder: "NAME",
+        parse: (text: string) => text,
+      },
+    },
+    flags: { json },
+  },
+  docs: {
+    brief: "Published tables beside ours: error, and whether a row was fitted or predicted",
+    customUsage: ["2", "--json 2"],
+  },
+});

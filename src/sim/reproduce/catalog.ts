@@ -1,0 +1,28 @@
+/** Every published table that can be reproduced, by the name under which it is asked for. */
+import { StackError } from "../../errors.ts";
+import { flushQueueTables } from "./flush-queue.ts";
+import type { Reproduction } from "./table.ts";
+
+/** Tables by what they belong to: the number of a thread, or a study's name. */
+export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new Map([
+  ["2", flushQueueTables],
+]);
+
+/**
+ * The tables of the given names, all when none is given.
+ *
+ * @throws StackError `sim/no-such-table`
+ */
+export function reproductionsNamed(names: readonly string[]): readonly Reproduction[] {
+  if (names.length === 0) return [...reproductions.values()].flat();
+  return [...new Set(names)].flatMap((name) => {
+    const found = reproductions.get(name);
+    if (found !== undefined) return found;
+    throw new StackError({
+      code: "sim/no-such-table",
+      kind: "usage",
+      message: `There are no published tables named "${name}"`,
+      hint: `known are ${[...reproductions.keys()].join(", ")}`,
+    });
+  });
+}
