@@ -2,12 +2,17 @@ import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { StackError } from "../../errors.ts";
 import { PROT_RW } from "../../iommu/prot.ts";
+import { VfioTask } from "../file.ts";
+import { AddressSpace } from "../process/address-space.ts";
+import { contiguousFrames } from "../process/frame-source.ts";
+import { UserProcess } from "../process/user-process.ts";
+import { VfioRequest } from "../requests.ts";
 import { allReduceHost } from "./all-reduce-host.ts";
 import { connect, mapMemory } from "./connect.ts";
 import { buildHost } from "./host.ts";
 import type { HostPlan } from "./host-plan.ts";
 import { deviceAccess, walkedNodes } from "./walks.ts";
-import { map, twoNodePlan, user } from "./world.suite.ts";
+import { map, text, twoNodePlan, user } from "./world.suite.ts";
 
 const A = "0000:10:00.0";
 const B = "0000:11:00.0";
@@ -141,6 +146,31 @@ describe("a plan", () => {
     ]);
     const twice = twoNodePlan({ devices: [A, A].map((address) => ({ address, unit: "dmar0" })) });
     expect(failure(() => buildHost(twice)).code).toBe("vfio/bad-address");
+  });
+
+  it("may give a device BARs, which others reach through a mapping of them", () => {
+    const bar = { pfn: 0x40_0000_0000 / 4096, bytes: 2 ** 22 };
+    const host = buildHost(
+      twoNodePlan({
+        devices: [
+          { address: A, unit: "dmar0", bars: [bar] },
+          { address: B, unit: "dmar1" },
+        ],
+      }),
+    );
+    const frames = contiguousFrames({ basePfn: 2 ** 20, pages: 512 });
+    const memory = new AddressSpace({ frames });
+    const task = new VfioTask({ process: new UserProcess({ memory }) });
+    const { fd, groups } = connect(host, task, [A, B]);
+    const opened = task.ioctl(groups[0]!, VfioRequest.GROUP_GET_DEVICE_FD, text(A));
+    const region = host.device(A).vfio!.region(0);
+    expect([opened.errno, region]).toMatchObject([0, { bytes: 2 ** 22 }]);
+    const backing = { kind: "device", device: host.device(A).vfio!, filePage: 0 } as const;
+    expect(memory.mmap({ vpn: 0x1000, pages: 1024, backing })).toBe(Errno.OK);
+    const window = { iova: 0x8000_0000n, vaddr: 0x100_0000n, size: 2n ** 22n };
+    expect(mapMemory(task, fd, window)).toBe(Errno.OK);
+    expect(task.process.lockedPages).toBe(0);
+    expect(deviceAccess(host, B, 0x8_0000 + 1023, PROT_RW)).toBe(bar.pfn + 1023);
   });
 
   it("may give a device ATS, whose cache a detach empties", () => {

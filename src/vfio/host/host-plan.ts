@@ -15,6 +15,7 @@ import type { IotlbGeometry } from "../../iommu/iotlb.ts";
 import type { PciPortType, PciQuirks } from "../../iommu/pci-function.ts";
 import type { FirmwareRange } from "../../iommu/reserved-regions.ts";
 import type { CacheGeometry } from "../../iommu/tag-array.ts";
+import type { PciBar } from "../device/pci-bar.ts";
 
 /** Kinds of IOMMU. */
 export type UnitKind = "vtd" | "amd" | "smmu";
@@ -69,6 +70,8 @@ export interface DevicePlan {
   /** ACS capability and control registers. */
   readonly acs?: { readonly capability: number; readonly control: number };
   readonly quirks?: PciQuirks;
+  /** BARs 0 … 5; null for one that is not there. */
+  readonly bars?: readonly (PciBar | null)[];
   /** Whether it caches translations itself. */
   readonly ats?: IotlbGeometry;
 }

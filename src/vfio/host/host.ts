@@ -22,6 +22,7 @@ import { PagePool } from "../../memory/page-pool.ts";
 import type { Meter } from "../../meter.ts";
 import { PAGE_BYTES } from "../../units.ts";
 import type { ContainerBackend } from "../backend.ts";
+import { VfioPciDevice } from "../device/pci-device.ts";
 import type { NoIommuMode } from "../noiommu.ts";
 import { Type1Backend } from "../type1/backend.ts";
 import type { Type1Parameters } from "../type1/type1.ts";
@@ -55,6 +56,8 @@ export interface HostDevice {
   readonly iommuDevice: IommuDevice;
   /** Null when no IOMMU serves it. */
   readonly unit: TranslationUnit | null;
+  /** What vfio-pci offers of it; null when another driver has it. */
+  readonly vfio: VfioPciDevice | null;
 }
 
 /** First frame of each node's page-table memory: they lie 64 GiB apart, from 64 GiB on. */
@@ -174,7 +177,11 @@ export class Host {
         node: plan.node ?? unit?.node ?? -1,
         isolatedMsi: unitPlan?.isolatesMsi ?? true,
       });
-      this.devices.set(plan.address, { plan, function: pci, iommuDevice, unit });
+      const isBridge = pci.secondaryBus >= 0;
+      const isOffered = (plan.driver ?? (isBridge ? "none" : "vfio-pci")) === "vfio-pci";
+      const { bars = [] } = plan;
+      const vfio = isOffered ? new VfioPciDevice({ iommuDevice, bars }) : null;
+      this.devices.set(plan.address, { plan, function: pci, iommuDevice, unit, vfio });
       this.#planOf.set(iommuDevice, plan);
       if (unit === null) continue;
       this.#unitOf.set(iommuDevice, unit);
@@ -227,12 +234,11 @@ export class Host {
   }
 
   #bind(): void {
-    for (const { plan, iommuDevice, function: pci } of this.devices.values()) {
-      const isBridge = pci.secondaryBus >= 0;
-      const driver = plan.driver ?? (isBridge ? "none" : "vfio-pci");
-      if (driver === "vfio-pci") this.vfio.register({ iommuDevice });
+    for (const { plan, iommuDevice, vfio } of this.devices.values()) {
+      // One that no IOMMU serves may be refused, and then has no group.
+      if (vfio !== null) this.vfio.register(vfio);
       const group = this.groups.of(iommuDevice);
-      if (driver !== "kernel" || group === null) continue;
+      if (plan.driver !== "kernel" || group === null) continue;
       const errno = useDefaultDomain(group);
       assert(errno === Errno.OK, "nobody owns a group while a host boots");
     }

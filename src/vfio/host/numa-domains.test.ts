@@ -1,6 +1,9 @@
 /** The by-node rule of attach_group_by_node with its corner cases, and what Linux 7.2 does. */
 import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
+import { Iommufd } from "../iommufd/iommufd.ts";
+import { MapFlag } from "../iommufd/uapi.ts";
+import { UserProcess } from "../process/user-process.ts";
 import { VfioRequest } from "../requests.ts";
 import { connect } from "./connect.ts";
 import { buildHost } from "./host.ts";
@@ -268,6 +271,57 @@ describe("one container per node", () => {
     expect(pages(1, [[0, 1]])).toEqual([[11, 11], 4096]);
     expect(pages(0, [[0], [1]])).toEqual([[11, 11], 8192]);
     expect(pages(0, [[0, 1]])).toEqual([[11, 0], 4096]);
+  });
+});
+
+describe("an address space of iommufd", () => {
+  const spaceOf = (tableOf: (address: string) => string | null) => {
+    const host = hostOf([{ node: 0 }, { node: 1 }, { node: 1 }], null);
+    const memory = new RuledMemory();
+    const iommufd = new Iommufd({ process: new UserProcess({ memory }) });
+    const { ioasId } = iommufd.ioasAlloc();
+    const tables = new Map<string, number>();
+    for (const address of addresses(3)) {
+      const { iommuDevice } = host.device(address);
+      const { devId } = iommufd.bind(iommuDevice, host.groups.of(iommuDevice)!);
+      const key = tableOf(address);
+      if (key !== null && !tables.has(key)) {
+        tables.set(key, iommufd.hwptAlloc({ devId, ptId: ioasId }).hwptId);
+      }
+      const target = key === null ? ioasId : tables.get(key)!;
+      expect(iommufd.attach(devId, target).errno).toBe(Errno.OK);
+    }
+    const { FIXED_IOVA, READABLE, WRITEABLE } = MapFlag;
+    const flags = FIXED_IOVA | READABLE | WRITEABLE;
+    const call = { ioasId, flags, iova: 0n, userVa: 0x1000n, length: 0x4_0000n };
+    expect(iommufd.ioasMap(call).errno).toBe(Errno.OK);
+    return { host, memory, walks: addresses(3).map((each) => walkedNodes(host, each, 7)) };
+  };
+
+  it("with a table for each node has local walks, and pins once", () => {
+    const ofNode = ({ walks, memory }: ReturnType<typeof spaceOf>) => [walks, memory.pinned];
+    expect(ofNode(spaceOf((address) => (address === addressOf(0) ? "0" : "1")))).toEqual([
+      [
+        [0, 0, 0, 0],
+        [1, 1, 1, 1],
+        [1, 1, 1, 1],
+      ],
+      64,
+    ]);
+    expect(ofNode(spaceOf((address) => address))[1]).toBe(64);
+  });
+
+  it("that devices are attached to without naming a table has one for all, as a container", () => {
+    const { walks, host } = spaceOf(() => null);
+    expect(walks).toEqual([
+      [0, 0, 0, 0],
+      [0, 0, 0, 0],
+      [0, 0, 0, 0],
+    ]);
+    const domains = addresses(3).map(
+      (each) => host.groups.of(host.device(each).iommuDevice)!.domain,
+    );
+    expect(new Set(domains).size).toBe(1);
   });
 });
 

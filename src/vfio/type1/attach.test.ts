@@ -18,6 +18,8 @@ import {
 } from "../host/world.suite.ts";
 import { VfioRequest } from "../requests.ts";
 import { DmaUnmap, Type1Request, UnmapFlag } from "../uapi/type1.ts";
+import { Type1Backend } from "./backend.ts";
+import type { FaultingService, Type1Domain, Type1Group } from "./type1.ts";
 
 const A = "0000:10:00.0";
 const B = "0000:11:00.0";
@@ -337,5 +339,76 @@ describe("a replay", () => {
     task.process.memlockPages = 32;
     expect(setContainer(task, group, fd)).toBe(Errno.OK);
     expect([memory.pinned, task.process.lockedPages]).toEqual([32, 32]);
+  });
+});
+
+describe("a container whose memory faults serve", () => {
+  /** A service that notes who comes and goes, and refuses on demand. */
+  class NotedFaults implements FaultingService {
+    isEnabled = false;
+    refusal: number = Errno.OK;
+    readonly seen: string[] = [];
+
+    enable(): number {
+      this.isEnabled = true;
+      return Errno.OK;
+    }
+
+    mappingAdded(): number {
+      return Errno.OK;
+    }
+
+    mappingRemoved(): void {}
+
+    vaddrUpdated(): void {}
+
+    groupAttached(domain: Type1Domain, member: Type1Group): number {
+      this.seen.push(`attached ${member.group.id} beside ${domain.groups.length}`);
+      return this.refusal;
+    }
+
+    groupDetached(domain: Type1Domain, member: Type1Group): void {
+      this.seen.push(`detached ${member.group.id} of ${domain.groups.length}`);
+    }
+  }
+
+  const faulty = (snoopControl: boolean) => {
+    const service = new NotedFaults();
+    const backend = new Type1Backend({ createFaulting: () => service });
+    const plan = twoNodePlan({ far: { snoopControl } });
+    const { host, task } = setup(plan, { backends: [backend] });
+    const connection = connect(host, task, [A]);
+    expect(task.ioctl(connection.fd, Type1Request.ENABLE_IOPF, new Uint8Array(8)).errno).toBe(0);
+    expect(map(task, connection.fd, 0x100, 16).errno).toBe(Errno.OK);
+    return { host, task, service, ...connection };
+  };
+
+  it("replays nothing into a new domain, and tells who serves the faults of each group", () => {
+    const { host, task, service, fd, type1 } = faulty(false);
+    const group = openGroup(host, task, C);
+    expect(setContainer(task, group, fd)).toBe(Errno.OK);
+    expect(type1.domains.length).toBe(2);
+    expect([reach(host, C, 0x101), task.process.lockedPages]).toEqual([-1, 0]);
+    task.ioctl(group, VfioRequest.GROUP_UNSET_CONTAINER);
+    expect(service.seen).toEqual(["attached 2 beside 0", "detached 2 of 1"]);
+    expect(type1.mappings.count).toBe(1);
+  });
+
+  it("takes no group whose faults cannot be served, be its domain shared or new", () => {
+    for (const snoopControl of [true, false]) {
+      const { host, task, service, fd, type1 } = faulty(snoopControl);
+      const pages = host.tablePages();
+      const [before] = type1.domains;
+      service.refusal = Errno.ENODEV;
+      const group = openGroup(host, task, C);
+      expect(setContainer(task, group, fd)).toBe(Errno.ENODEV);
+      expect([type1.domains.length, type1.nonPinnedGroups]).toEqual([1, 1]);
+      expect([type1.domains[0] === before, before!.groups.length]).toEqual([true, 1]);
+      expect(host.tablePages()).toEqual(pages);
+      const iommuGroup = host.groups.of(host.device(C).iommuDevice)!;
+      expect(iommuGroup.domain).toBe(iommuGroup.defaultDomain);
+      service.refusal = Errno.OK;
+      expect(setContainer(task, group, fd)).toBe(Errno.OK);
+    }
   });
 });
