@@ -7,41 +7,53 @@ import { contiguousFrames, type FrameSource, scatteredFrames } from "./frame-sou
 import { MemoryFile } from "./memory-file.ts";
 import type { Backing } from "./vma.ts";
 
-/** Around a border of 2 MiB and 1 GiB. */
+/** Around borders of 2 MiB and 1 GiB. */
 const FIRST = 2 ** 18 - 700;
-const vpn = fc.integer({ min: FIRST, max: FIRST + 1400 });
-const pages = fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 1100 }));
+const WINDOW = 1400;
+const at = (border: number) => fc.integer({ min: border - 8, max: border + 8 });
+const vpn = fc.oneof(
+  at(2 ** 18),
+  at(2 ** 18 - 512),
+  at(2 ** 18 + 512),
+  fc.integer({ min: FIRST, max: FIRST + WINDOW }),
+);
+const pages = fc.oneof(
+  { weight: 3, arbitrary: fc.integer({ min: 1, max: 12 }) },
+  { weight: 1, arbitrary: fc.integer({ min: 1, max: 1100 }) },
+);
 const range = { vpn, pages };
 const flag = fc.boolean();
 
+const what = fc.constantFrom("huge", "small", "shared", "io");
+const mapping = fc.record({
+  kind: fc.constant("mmap" as const),
+  ...range,
+  what,
+  filePage: fc.integer({ min: 0, max: 1000 }),
+  isReadable: fc.constantFrom(true, true, true, false),
+  isWritable: fc.constantFrom(true, true, false),
+});
+const protect = { isReadable: flag, isWritable: flag };
+const change = fc.constantFrom("discard" as const, "remove" as const, "migrate" as const);
+const access = fc.constantFrom("touch" as const, "pin" as const, "pin" as const);
 const operation = fc.oneof(
-  fc.record({
-    kind: fc.constant("mmap" as const),
-    ...range,
-    what: fc.constantFrom("huge", "small", "shared", "io"),
-    filePage: fc.integer({ min: 0, max: 1000 }),
-    isReadable: fc.constantFrom(true, true, true, false),
-    isWritable: fc.constantFrom(true, true, false),
-  }),
-  fc.record({ kind: fc.constant("munmap" as const), ...range }),
-  fc.record({
-    kind: fc.constant("mprotect" as const),
-    ...range,
-    isReadable: flag,
-    isWritable: flag,
-  }),
-  fc.record({
-    kind: fc.constantFrom("discard" as const, "remove" as const, "migrate" as const),
-    ...range,
-  }),
-  fc.record({ kind: fc.constantFrom("touch" as const, "pin" as const), ...range, isWrite: flag }),
-  fc.record({ kind: fc.constantFrom("touch" as const, "pin" as const), ...range, isWrite: flag }),
-  fc.record({
-    kind: fc.constant("unpin" as const),
-    which: fc.nat(),
-    part: fc.nat(),
-    isDirty: flag,
-  }),
+  { weight: 2, arbitrary: mapping },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("munmap" as const), ...range }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ kind: fc.constant("mprotect" as const), ...range, ...protect }),
+  },
+  { weight: 3, arbitrary: fc.record({ kind: change, ...range }) },
+  { weight: 8, arbitrary: fc.record({ kind: access, ...range, isWrite: flag }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant("unpin" as const),
+      which: fc.nat(),
+      part: fc.nat(),
+      isDirty: flag,
+    }),
+  },
 );
 type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never;
 
@@ -124,18 +136,20 @@ describe("the memory of a process", () => {
   for (const [name, create] of Object.entries(sources)) {
     it(`is what a plain table of pages says, with frames that are ${name}`, () => {
       fc.assert(
-        fc.property(fc.array(operation, { maxLength: 25 }), (steps) => {
+        fc.property(what, fc.array(operation, { minLength: 5, maxLength: 30 }), (first, steps) => {
           const frames = new CheckedFrames(create());
           const file = new MemoryFile({ pages: 1500 });
           const space = new AddressSpace({ frames });
           const plain = new PlainSpace(space, frames, file);
-          for (const step of steps) {
+          const all = { vpn: FIRST, pages: WINDOW, what: first, filePage: 0 };
+          const rights = { isReadable: true, isWritable: true };
+          for (const step of [{ kind: "mmap" as const, ...all, ...rights }, ...steps]) {
             apply(plain, file, step);
             plain.learn(false);
             plain.check();
           }
         }),
-        { numRuns: 150 },
+        { numRuns: 40 },
       );
     });
   }
