@@ -109,6 +109,12 @@ describe("reportDeviceFault", () => {
     expect(report(1, { pasid: 3 })).toBe(Errno.EINVAL);
   });
 
+  it("PASID 0 goes where the device itself is attached, as both have the same number in Linux", () => {
+    const { report, taken } = setup();
+    expect(report(1, { pasid: 0 })).toBe(Errno.OK);
+    expect(taken.length).toBe(1);
+  });
+
   it("any PASID goes to the nested domain where users bring PASID tables of their own", () => {
     const { group, device, report, taken } = setup();
     (device.ops as { userPasidTable?: boolean }).userPasidTable = true;

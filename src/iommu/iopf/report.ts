@@ -59,7 +59,8 @@ function findHandle(
   if ((request.flags & PageRequestFlag.PASID_VALID) === 0) {
     return group.handles.get(NO_PASID) ?? null;
   }
-  const ofPasid = group.handles.get(request.pasid);
+  // Linux keeps the requester's own handle under PASID 0, so a request with PASID 0 finds it.
+  const ofPasid = group.handles.get(request.pasid === 0 ? NO_PASID : request.pasid);
   if (ofPasid !== undefined) return ofPasid;
   // Where the user manages the PASID table, faults of all PASIDs are the nested domain's.
   if (device.ops?.userPasidTable !== true) return null;

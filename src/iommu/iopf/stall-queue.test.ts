@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
+import { IommuDevice } from "../device.ts";
 import { armStage1 } from "../formats/arm-stage1.ts";
 import { PageTable } from "../page-table.ts";
 import { PROT_RW, Prot } from "../prot.ts";
@@ -8,7 +9,7 @@ import { NO_PASID } from "../tag-array.ts";
 import { Outcome, Translation } from "../translation-unit.ts";
 import type { FaultGroup } from "./fault-group.ts";
 import { MappingHandler, makeIopfWorld, RID } from "./iopf-world.suite.ts";
-import { PageRequestFlag, PageResponse } from "./page-request.ts";
+import { PageRequestFlag, PageResponse, pageRequest } from "./page-request.ts";
 import { StallDevice } from "./stall-device.ts";
 import { StallOutcome, StallQueue } from "./stall-queue.ts";
 
@@ -233,5 +234,19 @@ describe("under any order of events", () => {
     queue.drain();
     taken[1]!.respond(INVALID);
     expect([outcomes, queue.heldCount]).toEqual([[Outcome.FAULT], 1]);
+  });
+});
+
+describe("a resume command", () => {
+  it("for a tag or a stream that holds nothing does nothing", () => {
+    const { access, queue, device, outcomes } = setup();
+    access(1);
+    const stray = new IommuDevice({ name: "other", ops: device.ops, rid: RID + 1 });
+    queue.respond(stray, pageRequest(1, { grpid: 0 }), INVALID);
+    queue.respond(device, pageRequest(1, { grpid: 77 }), INVALID);
+    expect([outcomes, queue.heldCount]).toEqual([[], 1]);
+    queue.respond(device, pageRequest(1, { grpid: 0 }), INVALID);
+    queue.respond(device, pageRequest(1, { grpid: 0 }), INVALID);
+    expect(outcomes).toEqual([Outcome.FAULT]);
   });
 });

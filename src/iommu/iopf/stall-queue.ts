@@ -220,11 +220,12 @@ export class StallQueue {
   }
 
   /** Answers a group: what the driver of the unit does as `pageResponse`. */
-  respond(_device: IommuDevice, last: PageRequest, code: PageResponse): void {
+  respond(device: IommuDevice, last: PageRequest, code: PageResponse): void {
     this.#meter.step(Step.pageResponse, 1, 0);
     const tag = last.grpid;
-    const held = this.#held[tag]!;
-    if (held.dma === null) return;
+    const held = this.#held[tag] ?? null;
+    // A resume command names stream and tag; one that fits nothing held does nothing.
+    if (held === null || held.dma === null || held.rid !== device.rid) return;
     if (code !== PageResponse.SUCCESS) {
       this.#release(tag, Outcome.FAULT);
       return;
