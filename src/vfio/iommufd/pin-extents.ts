@@ -10,6 +10,7 @@ import { assert } from "../../errors.ts";
 
 /** Numbers of a row: first index, first frame, pages, users. */
 const STRIDE = 4;
+const NO_ROWS: number[] = [];
 
 /** Pins pages that are not pinned yet. */
 export interface Pinner {
@@ -54,62 +55,49 @@ export class PinExtents {
    */
   hold(first: number, last: number, runsMax: number, pinner: Pinner): number {
     assert(first <= last, "a range of pages has one");
-    this.#splitAt(first);
-    this.#splitAt(last + 1);
-    const row = this.#rowFrom(first);
-    // Rows above the range stay aside meanwhile, so that insertion is at the end.
-    const tail = row === this.#rows.length ? null : this.#rows.splice(row);
+    const above = this.#cut(first, last + 1);
     let next = 0;
     let index = first;
     let errno = 0;
     for (let runs = 0; index <= last && runs < runsMax; runs += 1) {
-      const above = tail !== null && next < tail.length ? tail[next]! : last + 1;
-      if (tail !== null && above === index) {
-        const pages = tail[next + 2]!;
-        this.#rows.push(index, tail[next + 1]!, pages, tail[next + 3]! + 1);
+      const start = next < above.length ? above[next]! : last + 1;
+      if (start === index) {
+        const pages = above[next + 2]!;
+        this.#push(index, above[next + 1]!, pages, above[next + 3]! + 1);
         next += STRIDE;
         index += pages;
         continue;
       }
-      errno = pinner.pin(index, Math.min(last + 1, above) - index);
+      errno = pinner.pin(index, Math.min(last + 1, start) - index);
       if (errno !== 0) break;
-      this.#rows.push(index, pinner.pfn, pinner.pages, 1);
+      this.#push(index, pinner.pfn, pinner.pages, 1);
       this.#pages += pinner.pages;
       index += pinner.pages;
     }
-    if (tail !== null && next < tail.length) {
-      this.#rows = this.#rows.concat(next === 0 ? tail : tail.slice(next));
-    }
+    this.#append(above, next);
     this.heldLast = index - 1;
-    if (errno === 0) return 0;
-    if (index > first) this.release(first, index - 1, pinner);
+    if (errno !== 0 && index > first) this.release(first, index - 1, pinner);
     return errno;
   }
 
   /** Takes a user off the pages of a range, and unpins those that nobody holds any more. */
   release(first: number, last: number, pinner: Pinner): void {
-    this.#splitAt(first);
-    this.#splitAt(last + 1);
-    const rows = this.#rows;
-    let kept = this.#rowFrom(first);
-    let row = kept;
-    for (let index = first; index <= last; row += STRIDE) {
-      assert(rows[row] === index, "pages released were held");
-      const pages = rows[row + 2]!;
-      const users = rows[row + 3]! - 1;
-      index += pages;
-      if (users === 0) {
+    const above = this.#cut(first, last + 1);
+    let next = 0;
+    for (let index = first; index <= last; next += STRIDE) {
+      assert(above[next] === index, "pages released were held");
+      const pfn = above[next + 1]!;
+      const pages = above[next + 2]!;
+      const users = above[next + 3]! - 1;
+      if (users > 0) {
+        this.#push(index, pfn, pages, users);
+      } else {
         this.#pages -= pages;
-        pinner.unpin(rows[row + 1]!, pages);
-        continue;
+        pinner.unpin(pfn, pages);
       }
-      rows.copyWithin(kept, row, row + 3);
-      rows[kept + 3] = users;
-      kept += STRIDE;
+      index += pages;
     }
-    if (kept === row) return;
-    rows.copyWithin(kept, row);
-    rows.length -= row - kept;
+    this.#append(above, next);
   }
 
   /**
@@ -165,6 +153,39 @@ export class PinExtents {
   #rowOf(index: number): number {
     const row = this.#rowFrom(index);
     return row < this.#rows.length && this.#rows[row] === index ? row : Math.max(row - STRIDE, 0);
+  }
+
+  /** Takes the rows from an index on away, none of which spans it or `end`. */
+  #cut(index: number, end: number): number[] {
+    this.#splitAt(index);
+    this.#splitAt(end);
+    const row = this.#rowFrom(index);
+    if (row === this.#rows.length) return NO_ROWS;
+    if (row > 0) return this.#rows.splice(row);
+    const all = this.#rows;
+    this.#rows = [];
+    return all;
+  }
+
+  /** Puts rows that were cut off back, from position `next` on. */
+  #append(rows: readonly number[], next: number): void {
+    if (next >= rows.length) return;
+    this.#push(rows[next]!, rows[next + 1]!, rows[next + 2]!, rows[next + 3]!);
+    if (next + STRIDE < rows.length) this.#rows = this.#rows.concat(rows.slice(next + STRIDE));
+  }
+
+  /** Adds a row at the end, as a part of the one before where it goes on with it. */
+  #push(index: number, pfn: number, pages: number, users: number): void {
+    const rows = this.#rows;
+    const below = rows.length - STRIDE;
+    if (below >= 0 && rows[below + 3] === users) {
+      const count = rows[below + 2]!;
+      if (rows[below]! + count === index && rows[below + 1]! + count === pfn) {
+        rows[below + 2] = count + pages;
+        return;
+      }
+    }
+    rows.push(index, pfn, pages, users);
   }
 
   /** Makes an extent begin at an index, if one spans it. */
