@@ -6,7 +6,7 @@ import { Cursor, Literal } from "./ascii.ts";
 import { readTraceHead, TraceHead } from "./trace-head.ts";
 
 /** Which reader reads a kind. */
-export type RecordingFamily = "trace" | "qemu-log" | "requests";
+export type RecordingFamily = "trace" | "qemu-log" | "requests" | "vfio-type1" | "vfio-map-time";
 
 /** One kind of recording. */
 export interface RecordingKind {
@@ -58,6 +58,16 @@ const requestKey = new Literal('"req"');
 const usedKey = new Literal('"used_len"');
 const configKey = new Literal('"config"');
 const featuresKey = new Literal('"device_features"');
+const opKey = new Literal('"op"');
+const groupFlagsKey = new Literal('"group_flags"');
+const pageSizesKey = new Literal('"pgsizes"');
+const iovaKey = new Literal('"iova"');
+const errnoKey = new Literal('"errno"');
+const extensionKey = new Literal('"ext"');
+const kindKey = new Literal('"kind"');
+const mapSecondsKey = new Literal('"map_s"');
+const barKey = new Literal('"bar"');
+const sizeKey = new Literal('"size"');
 
 /** All kinds; the first that matches a line wins. */
 export const recordingKinds: readonly RecordingKind[] = [
@@ -81,6 +91,32 @@ export const recordingKinds: readonly RecordingKind[] = [
       return (
         (includes(bytes, start, end, configKey) && includes(bytes, start, end, featuresKey)) ||
         (includes(bytes, start, end, requestKey) && includes(bytes, start, end, usedKey))
+      );
+    },
+  },
+  {
+    name: "vfio-type1",
+    family: "vfio-type1",
+    title: "JSON lines of VFIO type1 calls",
+    matches(bytes, start, end) {
+      if (bytes[start] !== BRACE || !includes(bytes, start, end, opKey)) return false;
+      return (
+        includes(bytes, start, end, groupFlagsKey) ||
+        includes(bytes, start, end, pageSizesKey) ||
+        includes(bytes, start, end, extensionKey) ||
+        (includes(bytes, start, end, iovaKey) && includes(bytes, start, end, errnoKey))
+      );
+    },
+  },
+  {
+    name: "vfio-map-time",
+    family: "vfio-map-time",
+    title: "JSON lines of VFIO mappings with their times",
+    matches(bytes, start, end) {
+      if (bytes[start] !== BRACE || !includes(bytes, start, end, sizeKey)) return false;
+      return (
+        includes(bytes, start, end, barKey) ||
+        (includes(bytes, start, end, kindKey) && includes(bytes, start, end, mapSecondsKey))
       );
     },
   },

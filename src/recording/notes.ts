@@ -12,6 +12,8 @@ export type LineProblem =
   | "too long"
   | "range and size disagree"
   | "number too large"
+  | "a key stands twice"
+  | "a field is missing or wrong"
   | "not an event";
 
 /** One line that could not be used. */

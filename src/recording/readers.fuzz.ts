@@ -6,7 +6,13 @@ import { familyExcerpts, readWith } from "./reading.suite.ts";
 import { Recogniser } from "./recognise.ts";
 
 const ROUNDS = 600;
-const families: readonly RecordingFamily[] = ["trace", "qemu-log", "requests"];
+const families: readonly RecordingFamily[] = [
+  "trace",
+  "qemu-log",
+  "requests",
+  "vfio-type1",
+  "vfio-map-time",
+];
 
 function randomBytes(random: Random): Uint8Array {
   const letters = new TextEncoder().encode(' \n\r\t[]{}":=-_0123456789abcdefx.,()mapuniovA\0');

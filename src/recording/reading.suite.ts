@@ -3,6 +3,8 @@ import type { RecordingFamily } from "./kinds.ts";
 import { QemuLogReader } from "./qemu-log.ts";
 import { RequestVectorReader } from "./request-vectors.ts";
 import { TraceTextReader } from "./trace-text.ts";
+import { MapTimeReader } from "./vfio-map-time.ts";
+import { VfioType1Reader } from "./vfio-type1-reader.ts";
 
 const trace = `# tracer: nop
 # entries-in-buffer/entries-written: 9435/9500   #P:2
@@ -58,6 +60,19 @@ const requests = `{"qemu": "11.1.3", "device_features": "0x10130000077", "acked"
 {"i": 4, "req": "03", "tail": 4, "used_len": 0, "status": 4, "buf": null}
 `;
 
+const vfioCalls =
+  '{"op":"open","seed":1,"type":3,"memlock":-1,"api":0,"group_flags":1}\n' +
+  '{"op":"info","flags":3,"pgsizes":"0x1000","caps":[{"id":3,"version":1,"dma_avail":9}]}\n' +
+  '{"op":"map","argsz":32,"flags":3,"region":"buf","offset":"0x0","iova":"0x1000","size":"0x2000","errno":0}\n' +
+  '{"op":"unmap","flags":1,"iova":"0x0","size":"0x4000","pgsize":4096,"bitmap_size":8,"errno":0,"unmapped":"0x2000","bitmap":"0600000000000000"}\n' +
+  '{"op":"check_extension","ext":3,"ret":1}\n{"op":"dirty","argsz":8,"flags":1,"errno":0}\n' +
+  '{"op":"final","dma_avail":9}\n';
+
+const mapTime =
+  '{"bar":2,"size":"0x400000","flags":7}\n' +
+  '{"kind":"bar","size":"0x200000","errno":0,"map_s":0.005480,"unmap_s":0.002236}\n' +
+  '{"kind":"anon","thp":1,"size":"0x200000","errno":0,"unmap_errno":0,"unmapped":"0x200000"}\n';
+
 /** Every kind of recording in a few lines. */
 export const familyExcerpts: Readonly<
   Record<string, { readonly family: RecordingFamily; readonly text: string }>
@@ -67,6 +82,8 @@ export const familyExcerpts: Readonly<
   "trace-cmd report text": { family: "trace", text: traceCmd },
   "QEMU logs": { family: "qemu-log", text: qemu },
   "request vectors": { family: "requests", text: requests },
+  "VFIO calls": { family: "vfio-type1", text: vfioCalls },
+  "VFIO mappings with times": { family: "vfio-map-time", text: mapTime },
 };
 
 /** Reads chunks with the reader of a family; returns all it gave, as text, notes last. */
@@ -83,6 +100,25 @@ export function readWith(family: RecordingFamily, chunks: readonly Uint8Array[])
           request: row.request.slice(0, row.requestBytes),
           reply: row.reply.slice(0, Math.max(0, row.replyBytes)),
         }),
+    });
+    pushAll(reader, chunks);
+    add("notes", reader.notes);
+    return entries;
+  }
+  if (family === "vfio-type1") {
+    const reader = new VfioType1Reader({
+      open: (open) => add("open", open),
+      call: (call) => add("event", call),
+    });
+    pushAll(reader, chunks);
+    add("unused", reader.unknownCalls());
+    add("notes", reader.notes);
+    return entries;
+  }
+  if (family === "vfio-map-time") {
+    const reader = new MapTimeReader({
+      bar: (bar) => add("bar", bar),
+      mapping: (mapping) => add("event", mapping),
     });
     pushAll(reader, chunks);
     add("notes", reader.notes);

@@ -50,6 +50,10 @@ describe("the kind of a recording", () => {
       "virtio-iommu-requests",
     );
     expect(await kindOf('{"req": "00", "used_len": 4}\r\n')).toBe("virtio-iommu-requests");
+    expect(await kindOf('{"op":"open","type":3,"group_flags":1}\n')).toBe("vfio-type1");
+    expect(await kindOf('{"op":"unmap","iova":"0x0","errno":0}\n')).toBe("vfio-type1");
+    expect(await kindOf('{"bar":2,"size":"0x1000","flags":7}\n')).toBe("vfio-map-time");
+    expect(await kindOf('{"kind":"anon","size":"0x1000","map_s":0.1}\n')).toBe("vfio-map-time");
   });
 
   it("is found behind lines that tell nothing, torn ones and NULs", async () => {

@@ -52,6 +52,38 @@ describe("verifyFiles", () => {
     expect(new Set(seen)).toEqual(new Set(paths));
   });
 
+  it.each([false, true])(
+    "compares VFIO mappings with the trace beside them, reversed: %s",
+    async (isReversed) => {
+      const paths = ["vfio-map-time.jsonl.gz", "vfio-map-time-events.txt.gz"].map(example);
+      if (isReversed) paths.reverse();
+      const { verified, document } = await verifyFiles(paths, { schedule: null });
+      expect(verified).toBe(true);
+      const rows = document.result.recordings.map(({ file, compared }) => [file, compared]);
+      const expected = [
+        [example("vfio-map-time.jsonl.gz"), 542],
+        [example("vfio-map-time-events.txt.gz"), 0],
+      ];
+      expect(rows).toEqual(isReversed ? expected.reverse() : expected);
+    },
+  );
+
+  it("two recordings of VFIO mappings, each with the trace that is its own", async () => {
+    const vector = (name: string) => fileURLToPath(new URL(`../vectors/${name}`, import.meta.url));
+    const paths = [
+      example("vfio-map-time-events.txt.gz"),
+      vector("vfio-map-time-virtio.jsonl.gz"),
+      vector("vfio-map-time-virtio-events.txt.gz"),
+      example("vfio-map-time.jsonl.gz"),
+      join(folder, "missing"),
+    ];
+    const { verified, failure, document } = await verifyFiles(paths, { schedule: null });
+    expect(document.result.recordings.map(({ compared }) => compared)).toEqual([0, 1068, 0, 542]);
+    // What is missing is told once, although it was looked at as a trace as well.
+    expect(document.diagnostics.filter(({ severity }) => severity === "error")).toHaveLength(1);
+    expect([verified, failure?.code]).toEqual([false, "recording/not-found"]);
+  });
+
   it("reads the standard input", async () => {
     const outcome = await verifyFiles(["-"], {
       schedule: null,

@@ -1,8 +1,8 @@
 /** Verifies recordings given as paths: opens each, and puts what they gave into one document. */
 import { StackError } from "../../errors.ts";
-import type { Diagnostic, RecordingResult, VerifyDocument } from "../verify/result.ts";
+import type { Diagnostic, VerifyDocument } from "../verify/result.ts";
 import type { ScheduleVerifier } from "../verify/trace-checker.ts";
-import { isVerified, verifyRecording } from "../verify/verify.ts";
+import { isVerified, type RecordingVerdict, verifyRecording } from "../verify/verify.ts";
 import { openFile, STDIN_PATH } from "./file-source.ts";
 
 /** What verifying several files gave. */
@@ -33,33 +33,70 @@ export async function verifyFiles(
   paths: readonly string[],
   options: VerifyFilesOptions,
 ): Promise<VerifyFilesOutcome> {
-  const recordings: RecordingResult[] = [];
-  const diagnostics: Diagnostic[] = [];
-  let failure: StackError | null = null;
-  for (const path of paths) {
-    const file = path === STDIN_PATH ? "(standard input)" : path;
-    try {
-      const { result, diagnostics: remarks } = await verifyRecording(
-        file,
-        openFile(path, options.stdin),
-        {
-          schedule: options.schedule,
-          progress: (events) => options.progress?.(file, events),
-        },
-      );
-      recordings.push(result);
-      diagnostics.push(...remarks);
-    } catch (error) {
-      if (!(error instanceof StackError)) throw error;
-      failure ??= error;
-      diagnostics.push(diagnosticOf(error, file));
-    }
+  const outcomes: (RecordingVerdict | StackError)[] = [];
+  for (const path of paths) outcomes.push(await verifyFile(path, paths, options));
+  // A trace whose events belong to the calls of another recording is no trace of the DMA API.
+  for (const [index, path] of paths.entries()) {
+    const elsewhere = tasksElsewhere(outcomes, fileOf(path));
+    if (elsewhere.size === 0 || path === STDIN_PATH) continue;
+    outcomes[index] = await verifyFile(path, [], options, elsewhere);
   }
+  const recordings = outcomes.flatMap((outcome) =>
+    outcome instanceof StackError ? [] : [outcome.result],
+  );
+  const diagnostics = outcomes.flatMap((outcome, index) =>
+    outcome instanceof StackError
+      ? [diagnosticOf(outcome, fileOf(paths[index]!))]
+      : outcome.diagnostics,
+  );
+  const failure = outcomes.find((outcome) => outcome instanceof StackError) ?? null;
   return {
     document: { schema: "iommukit/verify@1", result: { recordings }, diagnostics },
     verified: failure === null && recordings.every(isVerified),
     failure,
   };
+}
+
+/** A path as messages name it. */
+function fileOf(path: string): string {
+  return path === STDIN_PATH ? "(standard input)" : path;
+}
+
+/** Verifies one file; what is wrong with it when it cannot be read as a recording. */
+async function verifyFile(
+  path: string,
+  paths: readonly string[],
+  options: VerifyFilesOptions,
+  elsewhere: ReadonlySet<number> = new Set(),
+): Promise<RecordingVerdict | StackError> {
+  const file = fileOf(path);
+  try {
+    return await verifyRecording(file, openFile(path, options.stdin), {
+      schedule: options.schedule,
+      // The standard input can be read only once.
+      companions: paths
+        .filter((other) => other !== path && other !== STDIN_PATH)
+        .map((other) => ({ file: other, open: () => openFile(other) })),
+      elsewhere,
+      progress: (events) => options.progress?.(file, events),
+    });
+  } catch (error) {
+    if (!(error instanceof StackError)) throw error;
+    return error;
+  }
+}
+
+/** Tasks of a trace whose events were compared with other recordings. */
+function tasksElsewhere(
+  outcomes: readonly (RecordingVerdict | StackError)[],
+  file: string,
+): Set<number> {
+  const tasks = new Set<number>();
+  for (const outcome of outcomes) {
+    if (outcome instanceof StackError || outcome.events?.file !== file) continue;
+    tasks.add(outcome.events.task);
+  }
+  return tasks;
 }
 
 function diagnosticOf(error: StackError, file: string): Diagnostic {

@@ -2,11 +2,14 @@
 import { describe, expect, it } from "vitest";
 import { StackError } from "../../errors.ts";
 import { Random } from "../../random.ts";
+import { MapEvents } from "../map-events.ts";
 import type { Checker } from "./checker.ts";
 import { exampleText } from "./checking.suite.ts";
 import { QemuChecker } from "./qemu-checker.ts";
 import { RequestChecker } from "./request-checker.ts";
 import { TraceChecker } from "./trace-checker.ts";
+import { VfioMapTimeChecker } from "./vfio-map-time-checker.ts";
+import { VfioType1Checker } from "./vfio-type1-checker.ts";
 
 const ROUNDS = 150;
 const LINES = 400;
@@ -15,6 +18,7 @@ const sources: readonly (readonly [string, string, () => Checker])[] = [
   ["traces", "boot-lazy-2cpu.txt.gz", () => new TraceChecker("trace", null)],
   ["QEMU logs", "qemu-virtio-iommu-strict.log.gz", () => new QemuChecker("log")],
   ["requests", "virtio-iommu-requests.jsonl.gz", () => new RequestChecker("requests")],
+  ["VFIO calls", "vfio-type1-amd.jsonl.gz", () => new VfioType1Checker("calls")],
 ];
 
 /** Lines of a recording, some dropped, doubled, swapped, or with digits changed. */
@@ -37,6 +41,40 @@ function mutated(random: Random, lines: readonly string[]): string {
   }
   return out.join("\n");
 }
+
+/** A verifier of mappings with their times that has a trace beside it. */
+function withTrace(random: Random): Checker {
+  const checker = new VfioMapTimeChecker("map-time");
+  const lines = exampleText("vfio-map-time-events.txt.gz").split("\n");
+  const events = new MapEvents();
+  events.push(new TextEncoder().encode(mutated(random, lines)));
+  events.end();
+  const offer = () => checker.offer({ file: "trace", events });
+  return {
+    lines: 0,
+    push: (chunk) => checker.push(chunk),
+    end: () => {
+      offer();
+      return checker.end();
+    },
+  };
+}
+
+describe("the verifier of VFIO mappings", () => {
+  it("takes mutated recordings and mutated traces", () => {
+    const random = new Random(12);
+    const lines = exampleText("vfio-map-time.jsonl.gz").split("\n");
+    let compared = 0;
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const checker = withTrace(random);
+      checker.push(new TextEncoder().encode(mutated(random, lines)));
+      const { tally } = checker.end();
+      expect(tally.matched + tally.waived + tally.unwaived).toBe(tally.compared);
+      compared += tally.compared;
+    }
+    expect(compared).toBeGreaterThan(ROUNDS * 4);
+  });
+});
 
 describe.each(sources)("the verifier of %s", (_name, example, make) => {
   it("takes mutated recordings: every row is counted once", () => {

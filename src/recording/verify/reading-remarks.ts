@@ -10,7 +10,10 @@ const problemTexts: Record<LineProblem, string> = {
   "too long": "the line is too long to be an event and is skipped",
   "range and size disagree": "the event's range and size disagree: the line is torn",
   "number too large": "a number of the event does not fit 64 bits",
-  "not an event": "the line is no trace event",
+  "a key stands twice": "a key stands twice in the line, which is skipped",
+  "a field is missing or wrong":
+    "a field is missing or holds what it cannot, and the line is skipped",
+  "not an event": "the line is no event",
 };
 
 /**

@@ -49,6 +49,7 @@ export type ScheduleVerifier = (
 export class TraceChecker implements Checker {
   readonly #file: string;
   readonly #schedule: ScheduleVerifier | null;
+  readonly #elsewhere: ReadonlySet<number>;
   readonly #rules = new TraceRules();
   readonly #grouping = new AllocationReader(
     (operation) => {
@@ -67,11 +68,21 @@ export class TraceChecker implements Checker {
   #attachedFirst = false;
   #faults = 0;
   #faultLine = 0;
+  /** Events that are compared with another recording. */
+  #leftOut = 0;
 
-  /** @param schedule - null to check the rules only */
-  constructor(file: string, schedule: ScheduleVerifier | null) {
+  /**
+   * @param schedule - null to check the rules only
+   * @param elsewhere - tasks whose events belong to another recording, and are compared there
+   */
+  constructor(
+    file: string,
+    schedule: ScheduleVerifier | null,
+    elsewhere: ReadonlySet<number> = new Set(),
+  ) {
     this.#file = file;
     this.#schedule = schedule;
+    this.#elsewhere = elsewhere;
     this.#columns = schedule === null ? null : new OperationColumns();
   }
 
@@ -115,12 +126,17 @@ export class TraceChecker implements Checker {
         ...readingRemarks(this.#file, notes, this.#reader.unusedEvents()),
         ...this.#sizeRemarks(),
         ...this.#faultRemarks(),
+        ...this.#elsewhereRemarks(),
         ...this.#scheduleRemarks(outcome),
       ],
     };
   }
 
   #event(event: TraceEvent): void {
+    if (this.#elsewhere.has(event.pid)) {
+      this.#leftOut += 1;
+      return;
+    }
     if (event.kind === TraceKind.fault) {
       this.#faults += 1;
       if (this.#faultLine === 0) this.#faultLine = event.line;
@@ -134,7 +150,7 @@ export class TraceChecker implements Checker {
   #verifySchedule(lost: boolean): ScheduleOutcome | null {
     const columns = this.#columns;
     if (this.#schedule === null || columns === null || columns.allocations === 0) return null;
-    if (this.#hasSeveralDomains()) return null;
+    if (this.#hasSeveralDomains() || this.#rules.areUserChosen) return null;
     return this.#schedule(columns, {
       fromBoot: this.#attachedFirst && this.#grouping.counts.before === 0 && !lost,
       cpus: this.#reader.cpus,
@@ -182,6 +198,18 @@ export class TraceChecker implements Checker {
     ];
   }
 
+  #elsewhereRemarks(): Diagnostic[] {
+    if (this.#leftOut === 0) return [];
+    return [
+      {
+        severity: "note",
+        code: "verify/map-events",
+        message: `${this.#leftOut} events are those of a recording of VFIO calls and compared there`,
+        file: this.#file,
+      },
+    ];
+  }
+
   #scheduleRemarks(outcome: ScheduleOutcome | null): Diagnostic[] {
     const add = (message: string, severity: "note" | "warning" = "note"): Diagnostic => ({
       severity,
@@ -196,7 +224,9 @@ export class TraceChecker implements Checker {
         ? `the recording has more than ${ALLOCATIONS_KEPT_MAX} allocations`
         : this.#hasSeveralDomains()
           ? "mappings overlap, so it shows several domains"
-          : "the recording does not show enough of the machine's life";
+          : this.#rules.areUserChosen
+            ? "the task that maps chooses the addresses itself, as VFIO lets it"
+            : "the recording does not show enough of the machine's life";
     return [add(`only the rules that need no schedule are checked: ${why}`)];
   }
 }

@@ -43,6 +43,8 @@ export class TraceRules {
   readonly #droppedRules: Record<Rule, number> = { address: 0, overlap: 0, pairing: 0 };
   /** Tasks that map whole guests. */
   readonly #guestTasks = new Set<number>();
+  /** Allocations of each task, past the bound of none. */
+  readonly #byTask = new Map<number, number>();
   readonly #firstLines = new Map<Oddity, number>();
   #allocations = 0;
   #broken = 0;
@@ -54,6 +56,9 @@ export class TraceRules {
     if (kind !== OperationKind.allocate && kind !== OperationKind.freeBefore) return;
     this.#allocations += 1;
     const { pid, pages } = operation;
+    if (this.#byTask.has(pid) || this.#byTask.size < TASKS_MAX) {
+      this.#byTask.set(pid, (this.#byTask.get(pid) ?? 0) + 1);
+    }
     if (pages >= GUEST_PAGES_MIN && this.#guestTasks.size < TASKS_MAX) this.#guestTasks.add(pid);
     const expected = brokenAddressRule(operation);
     if (expected === null) return;
@@ -80,6 +85,13 @@ export class TraceRules {
       expected: expectations[oddity] ?? "",
       got: rangeText(event.iovaPfn, event.pages),
     });
+  }
+
+  /** Whether every allocation is one of a task that maps whole guests, so none was allocated. */
+  get areUserChosen(): boolean {
+    let chosen = 0;
+    for (const pid of this.#guestTasks) chosen += this.#byTask.get(pid) ?? 0;
+    return chosen > 0 && chosen === this.#allocations;
   }
 
   /** First line with an oddity, 0 when there is none. */

@@ -4,23 +4,39 @@
  */
 import { assert, StackError, unreachable } from "../../errors.ts";
 import type { RecordingKind } from "../kinds.ts";
+import { MapEvents } from "../map-events.ts";
 import { recognise } from "../recognise.ts";
 import type { Checker } from "./checker.ts";
 import { QemuChecker } from "./qemu-checker.ts";
 import { RequestChecker } from "./request-checker.ts";
 import { DIVERGENCES_LISTED_MAX, type Diagnostic, type RecordingResult } from "./result.ts";
 import { type ScheduleVerifier, TraceChecker } from "./trace-checker.ts";
+import { VfioMapTimeChecker } from "./vfio-map-time-checker.ts";
+import { VfioType1Checker } from "./vfio-type1-checker.ts";
 
 /** What a recording gave. */
 export interface RecordingVerdict {
   readonly result: RecordingResult;
   readonly diagnostics: readonly Diagnostic[];
+  /** A companion that holds the events of this recording's calls, and the task that made them. */
+  readonly events?: { readonly file: string; readonly task: number };
+}
+
+/** A recording beside the one that is verified. */
+export interface Companion {
+  readonly file: string;
+  /** Its bytes, unpacked, from the first. */
+  open(): AsyncIterable<Uint8Array>;
 }
 
 /** How to verify. */
 export interface VerifyOptions {
   /** Checks the addresses of a trace against our allocator; null checks the plain rules only. */
   readonly schedule: ScheduleVerifier | null;
+  /** Other recordings of the same run, which may hold the events that this one's calls caused. */
+  readonly companions?: readonly Companion[];
+  /** Tasks of a trace whose events are compared with another recording. */
+  readonly elsewhere?: ReadonlySet<number>;
   /** Told how many events were read so far. */
   readonly progress?: (events: number) => void;
 }
@@ -38,7 +54,7 @@ export async function verifyRecording(
   options: VerifyOptions,
 ): Promise<RecordingVerdict> {
   const recording = await recognise(file, chunks);
-  const checker = checkerOf(recording.kind, file, options.schedule);
+  const checker = checkerOf(recording.kind, file, options.schedule, options.elsewhere);
   for await (const chunk of recording.chunks) {
     try {
       checker.push(chunk);
@@ -47,7 +63,28 @@ export async function verifyRecording(
     }
     options.progress?.(checker.lines);
   }
+  if (checker instanceof VfioMapTimeChecker) {
+    for (const companion of options.companions ?? []) await offerEvents(checker, companion);
+    const { events } = checker;
+    const verdict = verdictOf(file, recording.kind, checker);
+    return events === null ? verdict : { ...verdict, events };
+  }
   return verdictOf(file, recording.kind, checker);
+}
+
+/** Offers the map events of a companion, if it is a trace that can be read. */
+async function offerEvents(checker: VfioMapTimeChecker, { file, open }: Companion): Promise<void> {
+  try {
+    const recording = await recognise(file, open());
+    if (recording.kind.family !== "trace") return;
+    const events = new MapEvents();
+    for await (const chunk of recording.chunks) events.push(chunk);
+    events.end();
+    checker.offer({ file, events });
+  } catch (error) {
+    // What is wrong with it is said when it is verified itself.
+    if (!(error instanceof StackError)) throw error;
+  }
 }
 
 /** Makes the verifier for a kind of recording. */
@@ -55,14 +92,19 @@ export function checkerOf(
   kind: RecordingKind,
   file: string,
   schedule: ScheduleVerifier | null,
+  elsewhere?: ReadonlySet<number>,
 ): Checker {
   switch (kind.family) {
     case "trace":
-      return new TraceChecker(file, schedule);
+      return new TraceChecker(file, schedule, elsewhere);
     case "qemu-log":
       return new QemuChecker(file);
     case "requests":
       return new RequestChecker(file);
+    case "vfio-type1":
+      return new VfioType1Checker(file);
+    case "vfio-map-time":
+      return new VfioMapTimeChecker(file);
     default:
       return unreachable(kind.family);
   }
