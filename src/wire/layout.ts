@@ -11,7 +11,7 @@
  * number plus offset): they allocate nothing and leave the length to their caller, whom DataView
  * stops with a RangeError at the worst.
  */
-import { assert, StackError } from "../errors.ts";
+import { AssertionError, assert, StackError } from "../errors.ts";
 
 /**
  * What a field means, for documentation and dumps; encode and decode do not look at it.
@@ -152,6 +152,7 @@ export function layout<const F extends Fields>(name: string, bytes: number, fiel
   const writers = set as Record<string, (view: DataView, at: number, value: unknown) => void>;
   const keys = entries.map(([key]) => key);
   const readersInOrder = keys.map((key) => readers[key]!);
+  const writersInOrder = keys.map((key) => writers[key]!);
 
   function decode(view: DataView, at = 0): Decoded<F> {
     checkLength(name, bytes, view, at);
@@ -174,13 +175,17 @@ export function layout<const F extends Fields>(name: string, bytes: number, fiel
   function encode(value: Encodable<F>, view: DataView, at = 0): void {
     checkLength(name, bytes, view, at);
     const given = value as Readonly<Record<string, unknown>>;
-    for (const [key, field] of entries) checkValue(name, key, field, given[key]);
+    // Messages are made only for what does not fit: they would cost more than the writing.
+    for (const [key, field] of entries) {
+      if (!fits(field, given[key])) refuse(name, key, field, given[key]);
+    }
     const reserved = value.reserved;
-    assert(
-      reserved === undefined || reserved.length === reservedAt.length,
-      `${name} has ${reservedAt.length} reserved bytes`,
-    );
-    for (const [key] of entries) writers[key]!(view, at, given[key]);
+    if (reserved !== undefined && reserved.length !== reservedAt.length) {
+      assert(false, `${name} has ${reservedAt.length} reserved bytes`);
+    }
+    for (let index = 0; index < keys.length; index += 1) {
+      writersInOrder[index]!(view, at, given[keys[index]!]);
+    }
     for (let index = 0; index < reservedAt.length; index += 1) {
       view.setUint8(at + reservedAt[index]!, reserved === undefined ? 0 : reserved[index]!);
     }
@@ -236,20 +241,32 @@ function checkLength(name: string, bytes: number, view: DataView, at: number): v
   });
 }
 
-function checkValue(name: string, key: string, field: Field, value: unknown): void {
+function fits(field: Field, value: unknown): boolean {
+  switch (field.kind) {
+    case "bytes":
+      return value instanceof Uint8Array && value.length === field.length;
+    case "u64":
+      return typeof value === "bigint" && value >= 0n && value <= 0xffff_ffff_ffff_ffffn;
+    default:
+      return isIntegerUpTo(limits[field.kind], value);
+  }
+}
+
+function isIntegerUpTo(last: number, value: unknown): boolean {
+  return typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= last;
+}
+
+/** Says why a value does not fit its field. */
+function refuse(name: string, key: string, field: Field, value: unknown): never {
   const where = `${name}.${key}`;
-  if (field.kind === "bytes") {
-    assert(value instanceof Uint8Array, `${where} takes bytes`);
-    assert(value.length === field.length, `${where} takes ${field.length} bytes`);
-    return;
-  }
-  if (field.kind === "u64") {
-    assert(typeof value === "bigint", `${where} takes a bigint`);
-    assert(value >= 0n && value <= 0xffff_ffff_ffff_ffffn, `${where} fits 64 bits`);
-    return;
-  }
-  assert(typeof value === "number" && Number.isInteger(value), `${where} takes an integer`);
-  assert(value >= 0 && value <= limits[field.kind], `${where} fits ${field.kind}`);
+  const wanted =
+    field.kind === "bytes"
+      ? `${field.length} bytes`
+      : field.kind === "u64"
+        ? "a bigint of 64 bits"
+        : `an integer of ${field.kind}`;
+  const shown = value instanceof Uint8Array ? `${value.length} bytes` : String(value);
+  throw new AssertionError(`${where} takes ${wanted}, not ${shown}`);
 }
 
 /** Reader and writer of one field. */

@@ -25,6 +25,8 @@ import { headerValues, type TableIds, TableWriter } from "./table-writer.ts";
 const REVISION = 5;
 const RID_LAST = 0xffff;
 const NO_ADDRESS_LIMIT = 64;
+/** The length of a node has 16 bits: some 3270 mappings of 20 bytes, less what else it has. */
+const MAPPINGS_MAX = 3200;
 /** Cache coherent, by a coherent path and with coherent attributes. */
 const COHERENT = { cacheCoherent: 1, allocationHints: 0, memoryFlags: 3 };
 
@@ -97,6 +99,10 @@ class IortBuilder {
 
   #finishNode(at: number, mappings: readonly Mapping[]): void {
     const writer = this.#writer;
+    if (mappings.length > MAPPINGS_MAX) {
+      const message = `a node would have ${mappings.length} mappings, and holds ${MAPPINGS_MAX}`;
+      throw cannotDescribe("iort", message, "join ranges of functions, or use more segments");
+    }
     if (mappings.length > 0) writer.patch(ItsGroup, at, "mappingOffset", writer.length - at);
     writer.patch(ItsGroup, at, "mappingCount", mappings.length);
     for (const { input, count, output, reference, isSingle } of mappings) {

@@ -62,26 +62,30 @@ function cpusInOrder(machine: Machine): { node: NumaNode; cpu: number; id: numbe
   return cpus.sort((a, b) => a.cpu - b.cpu);
 }
 
+/** Objects are written out in full: spreading one into another costs more than the writing. */
 function putCpu(writer: TableWriter, machine: Machine, domain: number, id: number): void {
-  const common = { flags: 1, clockDomain: 0 };
+  const flags = 1;
+  const clockDomain = 0;
   if (machine.architecture === "aarch64") {
     const length = GiccAffinity.layout.bytes;
-    writer.put(GiccAffinity, { ...common, type: 3, length, domain, processorUid: id });
+    writer.put(GiccAffinity, { type: 3, length, domain, processorUid: id, flags, clockDomain });
   } else if (machine.architecture === "riscv64") {
     const length = RintcAffinity.layout.bytes;
-    writer.put(RintcAffinity, { ...common, type: 7, length, domain, processorUid: id });
+    writer.put(RintcAffinity, { type: 7, length, domain, processorUid: id, flags, clockDomain });
   } else if (id > APIC_ID_LAST) {
     const length = X2ApicAffinity.layout.bytes;
-    writer.put(X2ApicAffinity, { ...common, type: 2, length, domain, apicId: id });
+    writer.put(X2ApicAffinity, { type: 2, length, domain, apicId: id, flags, clockDomain });
   } else {
     writer.put(ApicAffinity, {
-      ...common,
       type: 0,
       length: ApicAffinity.layout.bytes,
       domainLow: domain & 0xff,
-      domainHigh: Uint8Array.of((domain >>> 8) & 0xff, (domain >>> 16) & 0xff, domain >>> 24),
       apicId: id,
+      flags,
       sapicEid: 0,
+      domainMiddle: (domain >>> 8) & 0xff,
+      domainHigh: domain >>> 16,
+      clockDomain,
     });
   }
 }

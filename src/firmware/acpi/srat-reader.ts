@@ -155,10 +155,8 @@ class SratReader {
   #readInitiators(): void {
     for (const item of this.#root.items) {
       if (isA(item, ApicAffinity)) {
-        const { domainLow, domainHigh, apicId } = item.values;
-        const [low = 0, middle = 0, high = 0] = domainHigh;
-        const upper = low * 0x100 + middle * 0x1_0000 + high * 0x100_0000;
-        this.#addCpu(item, domainLow + upper, apicId);
+        const { domainLow, domainMiddle, domainHigh, apicId } = item.values;
+        this.#addCpu(item, domainLow + domainMiddle * 0x100 + domainHigh * 0x1_0000, apicId);
       } else if (isA(item, X2ApicAffinity)) {
         this.#addCpu(item, item.values.domain, item.values.apicId);
       } else if (isA(item, GiccAffinity) || isA(item, RintcAffinity)) {

@@ -2,7 +2,7 @@
  * SRAT, the System Resource Affinity Table: which CPUs, memory and initiators belong to which
  * proximity domain. Source: ACPI specification 6.5, 5.2.16; Linux include/acpi/actbl3.h.
  */
-import { address, records, structure, u8, u32, u64 } from "../table-format.ts";
+import { address, records, structure, u8, u16, u32, u64 } from "../table-format.ts";
 import { headerFields } from "./header.ts";
 
 const head = {
@@ -22,7 +22,8 @@ export const ApicAffinity = structure("apic", 0, "Processor, local APIC", 16, {
   apicId: u8(3, "local APIC ID"),
   flags: u32(4, "whether it counts", enabled),
   sapicEid: u8(8, "local SAPIC EID"),
-  domainHigh: { kind: "bytes", at: 9, length: 3, doc: "proximity domain, bits 31:8" },
+  domainMiddle: u8(9, "proximity domain, bits 15:8"),
+  domainHigh: u16(10, "proximity domain, bits 31:16"),
   clockDomain: u32(12, "clock domain"),
 });
 

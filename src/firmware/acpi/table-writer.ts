@@ -73,6 +73,7 @@ const BYTES_MAX = 4 * 2 ** 20;
 /** A table that grows. */
 export class TableWriter {
   #bytes = new Uint8Array(4096);
+  #view = new DataView(this.#bytes.buffer);
   #length = 0;
 
   /** Bytes written so far: where the next piece will stand. */
@@ -83,7 +84,7 @@ export class TableWriter {
   /** Appends a structure's fixed part. @returns where it stands */
   put<F extends Fields>(format: Format<string, F>, values: Encodable<F>): number {
     const at = this.#grow(format.layout.bytes);
-    format.layout.encode(values, this.#view(), at);
+    format.layout.encode(values, this.#view, at);
     return at;
   }
 
@@ -114,16 +115,12 @@ export class TableWriter {
     const width = { u8: 0xff, u16: 0xffff, u32: 0xffff_ffff, u64: 0, bytes: 0 }[field.kind];
     if (value > width) throw tooMuch(format.title, name, value, width);
     const set = format.layout.set[name] as (view: DataView, at: number, value: number) => void;
-    set(this.#view(), at, value);
+    set(this.#view, at, value);
   }
 
   /** The finished table, with length and checksum set. */
   finish(): Uint8Array {
     return seal(this.#bytes.slice(0, this.#length));
-  }
-
-  #view(): DataView {
-    return new DataView(this.#bytes.buffer);
   }
 
   /** Appends zeros. @returns where they stand */
@@ -135,6 +132,7 @@ export class TableWriter {
       const larger = new Uint8Array(Math.max(this.#length, 2 * this.#bytes.length));
       larger.set(this.#bytes);
       this.#bytes = larger;
+      this.#view = new DataView(larger.buffer);
     }
     return at;
   }

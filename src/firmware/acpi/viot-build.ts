@@ -55,8 +55,10 @@ function putIommu(writer: TableWriter, iommu: VirtioPciIommu | VirtioMmioIommu):
   return writer.put(VirtioPci, { type: 3, length: VirtioPci.layout.bytes, segment, bdf: rid });
 }
 
-interface SegmentedRange extends RidRange {
-  readonly lastSegment: number;
+/** A range of one segment, or of several that follow each other. */
+interface SegmentedRange {
+  readonly range: RidRange;
+  lastSegment: number;
 }
 
 /** Ranges that differ by segment alone become one node, whose ids stride by 65 536 (F3). */
@@ -64,22 +66,25 @@ function mergeSegments(ranges: readonly RidRange[]): SegmentedRange[] {
   const merged: SegmentedRange[] = [];
   for (const range of ranges) {
     const before = merged.at(-1);
-    const stride = before === undefined ? 0 : range.segment - before.segment;
-    if (
-      before !== undefined &&
-      range.segment === before.lastSegment + 1 &&
-      range.firstRid === before.firstRid &&
-      range.lastRid === before.lastRid &&
-      range.firstId === before.firstId + stride * 0x1_0000
-    ) {
-      merged[merged.length - 1] = { ...before, lastSegment: range.segment };
-    } else merged.push({ ...range, lastSegment: range.segment });
+    if (before !== undefined && follows(before, range)) before.lastSegment = range.segment;
+    else merged.push({ range, lastSegment: range.segment });
   }
   return merged;
 }
 
-function putRange(writer: TableWriter, range: SegmentedRange, outputNode: number): void {
-  const { segment, lastSegment, firstRid, lastRid, firstId } = range;
+function follows(before: SegmentedRange, { segment, firstRid, lastRid, firstId }: RidRange) {
+  const { range, lastSegment } = before;
+  return (
+    segment === lastSegment + 1 &&
+    firstRid === range.firstRid &&
+    lastRid === range.lastRid &&
+    firstId === range.firstId + (segment - range.segment) * 0x1_0000
+  );
+}
+
+function putRange(writer: TableWriter, merged: SegmentedRange, outputNode: number): void {
+  const { lastSegment } = merged;
+  const { segment, firstRid, lastRid, firstId } = merged.range;
   const lastId = firstId + (lastSegment - segment) * 0x1_0000 + (lastRid - firstRid);
   if (lastId > 0xffff_ffff) {
     throw cannotDescribe("viot", "endpoint IDs pass 32 bits", "start the range at a lower ID");
