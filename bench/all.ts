@@ -5,12 +5,14 @@ import type { Benchmark } from "./harness.ts";
 import { benchmarks as iopf } from "./iopf.bench.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
+import { benchmarks as mmio } from "./mmio.bench.ts";
 import { benchmarks as pageTable } from "./page-table.bench.ts";
 import { benchmarks as pinning } from "./pinning.bench.ts";
 import { benchmarks as recording } from "./recording.bench.ts";
 import { benchmarks as replay } from "./replay.bench.ts";
 import { benchmarks as sim } from "./sim.bench.ts";
 import { benchmarks as type1 } from "./type1.bench.ts";
+import { benchmarks as vfioAttach } from "./vfio-attach.bench.ts";
 import { benchmarks as virtioIommu } from "./virtio-iommu.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
@@ -19,12 +21,14 @@ export const benchmarks: readonly Benchmark[] = [
   ...firmware,
   ...iotlb,
   ...iova,
+  ...mmio,
   ...pageTable,
   ...pinning,
   ...recording,
   ...replay,
   ...sim,
   ...type1,
+  ...vfioAttach,
   ...virtioIommu,
   ...virtqueue,
 ];

@@ -12,6 +12,10 @@ export interface Benchmark {
   readonly unit: string;
   /** What the project promises, in `unit`s per second (at least) or ns per unit (at most). */
   readonly target?: { readonly perSecond: number } | { readonly ns: number } | null;
+  /** Rounds that are enough of something that takes long; all by default. */
+  readonly roundsMax?: number;
+  /** Name of a benchmark, listed before, whose time for the same unit this one's is divided by. */
+  readonly ratioTo?: string;
   /**
    * Builds the state, outside the measured time.
    *
@@ -46,7 +50,8 @@ export function runBenchmark(
   const { units, round } = benchmark.prepare(options.scale);
   const hash = round();
   const ns: number[] = [];
-  for (let index = 0; index < options.rounds; index += 1) {
+  const rounds = Math.min(options.rounds, benchmark.roundsMax ?? options.rounds);
+  for (let index = 0; index < rounds; index += 1) {
     const start = options.now();
     const again = round();
     ns.push(Number(options.now() - start) / units);

@@ -1,6 +1,6 @@
 /** Runs the benchmarks: `npm run bench [-- --small] [--json] [NAME…]`. */
 import { benchmarks as registered } from "./all.ts";
-import { runBenchmark } from "./harness.ts";
+import { type BenchmarkResult, runBenchmark } from "./harness.ts";
 
 const words = process.argv.slice(2);
 const small = words.includes("--small");
@@ -9,7 +9,7 @@ const names = words.filter((word) => !word.startsWith("--"));
 const chosen = registered.filter(
   (benchmark) => names.length === 0 || names.some((name) => benchmark.name.includes(name)),
 );
-const results = [];
+const results: BenchmarkResult[] = [];
 for (const benchmark of chosen) {
   const result = runBenchmark(benchmark, {
     scale: small ? 0.01 : 1,
@@ -24,5 +24,8 @@ for (const benchmark of chosen) {
     `${result.name.padEnd(58)} ${result.nsMedian.toFixed(1).padStart(10)} ns ${rate.padStart(24)}` +
       `  ${result.hash}  ${result.target.padEnd(12)} ${verdict}`,
   );
+  const base = results.find((other) => other.name === benchmark.ratioTo);
+  if (base === undefined) continue;
+  console.log(`    ${(result.nsMedian / base.nsMedian).toFixed(0)} times "${base.name}"`);
 }
 if (json) console.log(JSON.stringify({ schema: "iommukit/bench@1", result: results }, null, 2));

@@ -144,7 +144,12 @@ describe("the memory of a process", () => {
           const all = { vpn: FIRST, pages: WINDOW, what: first, filePage: 0 };
           const rights = { isReadable: true, isWritable: true };
           for (const step of [{ kind: "mmap" as const, ...all, ...rights }, ...steps]) {
+            // What is cached of the place must not outlive the change.
+            const isChange = "vpn" in step && step.kind !== "pin" && step.kind !== "touch";
+            if (isChange) plain.pinRun(step.vpn, 1, true);
             apply(plain, file, step);
+            plain.learn(false);
+            if (isChange) plain.pinRun(step.vpn, 2, true);
             plain.learn(false);
             plain.check();
           }

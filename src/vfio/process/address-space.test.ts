@@ -148,6 +148,16 @@ describe("pinning", () => {
     expect(meter.amount("pinRefused")).toBe(1);
   });
 
+  it("begun anew where another left off counts a call of its own", () => {
+    const { space, meter, pin } = world(scatteredFrames({ ...memory, unitPages: 1, seed: 1 }));
+    space.mmap({ vpn: VPN, pages: 100, backing: anonymous });
+    pin(VPN, 100);
+    pin(VPN + 1, 99);
+    expect(meter.amount("pinBatch")).toBe(1);
+    pin(VPN + 2, 5);
+    expect(meter.amount("pinBatch")).toBe(2);
+  });
+
   it("of contiguous memory counts the same calls of GUP in one run", () => {
     const { space, meter, run, pin } = world();
     space.mmap({ vpn: VPN, pages: 1300, backing: anonymous });
@@ -306,6 +316,33 @@ describe("huge pages", () => {
     space.mmap({ vpn: VPN, pages: 1024, backing: { kind: "hugetlb", order: 9 } });
     expect(pin(VPN, 1)).toBe(Errno.OK);
     expect(pin(VPN + 512, 1)).toBe(Errno.EFAULT);
+  });
+});
+
+describe("mappings side by side", () => {
+  const file = new MemoryFile({ pages: 100 });
+  const shared = (filePage: number): Backing => ({ kind: "file", file, filePage, isShared: true });
+  it.each([
+    ["alike are one", anonymous, anonymous, {}, 1],
+    ["of huge and small pages are two", anonymous, huge, {}, 2],
+    ["of unlike rights are two", anonymous, anonymous, { isWritable: false }, 2],
+    ["on unlike nodes are two", anonymous, anonymous, { node: 1 }, 2],
+    ["that go on in the file are one", shared(3), shared(7), {}, 1],
+    ["that jump in the file are two", shared(3), shared(8), {}, 2],
+  ] as const)("%s", (_name, below, above, rest, count) => {
+    const { space } = world();
+    space.mmap({ vpn: VPN, pages: 4, backing: below });
+    space.mmap({ vpn: VPN + 4, pages: 4, backing: above, ...rest });
+    expect(space.mappingCount).toBe(count);
+  });
+
+  it("become one again when rights are given back", () => {
+    const { space } = world();
+    space.mmap({ vpn: VPN, pages: 9, backing: anonymous });
+    space.mprotect(VPN + 3, 3, true, false);
+    expect(space.mappingCount).toBe(3);
+    space.mprotect(VPN + 3, 3, true, true);
+    expect(space.mappingCount).toBe(1);
   });
 });
 

@@ -4,6 +4,7 @@ import { FrameMap } from "./frame-map.ts";
 
 const GROUP = 2 ** 18;
 const page = fc.oneof(
+  fc.constantFrom(0, 512, GROUP - 512, GROUP),
   fc.integer({ min: 0, max: 1100 }),
   fc.integer({ min: GROUP - 600, max: GROUP + 600 }),
 );

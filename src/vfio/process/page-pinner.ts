@@ -10,6 +10,7 @@
  * Target: a run of one page in less than 50 ns, all in (bench/pinning.bench.ts).
  */
 import { Errno } from "../../errno.ts";
+import { assert } from "../../errors.ts";
 import { type Meter, Step } from "../../meter.ts";
 import { alignDown, powerOfTwo } from "../../units.ts";
 import { countEntries, entryOrderAt } from "./device-mapping.ts";
@@ -252,8 +253,9 @@ export class PagePinner {
     if (end === vpn) return this.#fail(Errno.EFAULT);
     if (end <= last) this.#endWith(Errno.EFAULT, out);
     out.pages = end - vpn;
-    if (this.#rules.isWalked === true) this.#walk(vma, vpn, end - 1);
-    else {
+    if (this.#rules.isWalked === true) {
+      this.#walk(vma, vpn, end - 1);
+    } else {
       const orders = stride === "page" ? [0] : this.#rules.entryOrders;
       const lookups = countEntries(vma, vpn, end - 1, orders);
       this.#meter.step(Step.pinRefused, lookups, 0);
@@ -265,9 +267,11 @@ export class PagePinner {
   /** Looks every entry up, one by one, as the kernel does. */
   #walk(vma: Vma, vpn: number, last: number): void {
     const { entryOrders, stride } = this.#rules;
+    const entries = vma.entries!;
     let at = vpn;
     while (at <= last) {
       this.#meter.step(Step.pinRefused, 1, 0);
+      assert(entries.has(at), "what was faulted in is there");
       const order = entryOrderAt(vma, at, entryOrders);
       this.#meter.step(Step.pfnLookup, 1, 0);
       const size = powerOfTwo(order);
