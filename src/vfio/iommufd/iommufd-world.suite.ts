@@ -177,8 +177,13 @@ export function makeWorld(options: WorldOptions = {}): World {
   };
 }
 
-/** Everything that a failed call must leave as it was, as text. */
-export function stateOf(world: World): string {
+/**
+ * Everything that a failed call must leave as it was, as text.
+ *
+ * @param hasFrames - whether page-table pages count: a map that runs out of them may leave empty
+ *   tables behind, in Linux as well
+ */
+export function stateOf(world: World, hasFrames = true): string {
   const { iommufd, process, user, memory, pool } = world;
   const objects = iommufd.objects.list().map((object) => {
     const head = `${object.id} ${object.kind} users ${object.users}`;
@@ -208,7 +213,7 @@ export function stateOf(world: World): string {
   });
   const pins = [...memory.pins].sort((a, b) => a[0] - b[0]).join(";");
   const owners = world.groups.map((group) => `${group.ownerCount}/${group.domain?.type}`);
-  const frames = [0, 1].map((node) => pool.usedFramesOf(node));
+  const frames = hasFrames ? [0, 1].map((node) => pool.usedFramesOf(node)) : [];
   return [
     ...objects,
     `locked ${process.lockedPages} ${user.lockedPages} pins ${pins}`,
