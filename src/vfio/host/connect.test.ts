@@ -144,6 +144,20 @@ describe("a plan", () => {
       "vfio/no-such-bridge",
       "vfio/no-such-bridge",
     ]);
+    const unsound: HostPlan[] = [
+      twoNodePlan({ plan: { nodes: [] } }),
+      twoNodePlan({ plan: { nodes: [{ memory: 4096 }] } }),
+      twoNodePlan({ plan: { nodes: [{ memory: Number.NaN }] } }),
+      twoNodePlan({ plan: { distances: [[10, 20]] } }),
+      twoNodePlan({ far: { name: "dmar0" } }),
+      twoNodePlan({ far: { node: 2 } }),
+      twoNodePlan({ far: { format: "vtd-second-stage-9" } }),
+      twoNodePlan({ far: { domainIds: 2 } }),
+      devices({ node: -2 }),
+      twoNodePlan({ devices: [A, "0001:10:00.0"].map((address) => ({ address, unit: "dmar0" })) }),
+      devices({ bars: Array(7).fill(null) }),
+    ];
+    for (const plan of unsound) expect(failure(() => buildHost(plan)).code).toBe("vfio/bad-plan");
     const twice = twoNodePlan({ devices: [A, A].map((address) => ({ address, unit: "dmar0" })) });
     expect(failure(() => buildHost(twice)).code).toBe("vfio/bad-address");
   });

@@ -5,7 +5,7 @@
  * After `buildHost` the host stands where a booted one does: kernel drivers bound, `/dev/vfio/N`
  * there for every group with a device of vfio-pci.
  */
-import { Errno } from "../../errno.ts";
+import { Errno, errnoName } from "../../errno.ts";
 import { assert, StackError } from "../../errors.ts";
 import { useDefaultDomain } from "../../iommu/attach.ts";
 import { IommuDevice, type IommuOps } from "../../iommu/device.ts";
@@ -29,6 +29,7 @@ import type { Type1Parameters } from "../type1/type1.ts";
 import { Vfio } from "../vfio.ts";
 import type { DevicePlan, HostPlan, UnitKind, UnitPlan } from "./host-plan.ts";
 import { functionsOf } from "./pci-plan.ts";
+import { checkPlan } from "./plan-check.ts";
 import { ReadMeter } from "./read-meter.ts";
 import { unitKinds } from "./unit-kinds.ts";
 
@@ -139,7 +140,6 @@ export class Host {
   }
 
   #addUnit(plan: UnitPlan): void {
-    assert(!this.units.has(plan.name), "units have names of their own");
     const { kind = "vtd", name, node } = plan;
     const traits = unitKinds[kind];
     const { cachingMode, snoopControl, domainIds } = plan;
@@ -166,8 +166,7 @@ export class Host {
       if (!drivers.has(kind)) drivers.set(kind, this.#driverOf(kind));
     }
     for (const [index, plan] of this.plan.devices.entries()) {
-      const unit = plan.unit === null ? null : (this.units.get(plan.unit) ?? null);
-      if (unit === null && plan.unit !== null) throw noUnit(plan);
+      const unit = plan.unit === null ? null : this.units.get(plan.unit)!;
       const unitPlan = unit === null ? null : this.#unitPlans.get(unit)!;
       const pci = functions[index]!;
       const iommuDevice = new IommuDevice({
@@ -190,7 +189,7 @@ export class Host {
     const errno = this.groups.probe(
       [...this.devices.values()].map(({ iommuDevice: device }, pciIndex) => ({ device, pciIndex })),
     );
-    assert(errno === Errno.OK, "page-table memory suffices for the default domains");
+    if (errno !== Errno.OK) throw noMemory(errno);
   }
 
   #driverOf(kind: UnitKind): HardwareOps {
@@ -245,16 +244,21 @@ export class Host {
   }
 }
 
-/** Builds a host. */
+/**
+ * Builds a host.
+ *
+ * @throws StackError `vfio/bad-plan`, `vfio/no-such-unit`, `vfio/bad-address`, `vfio/no-such-bridge`
+ */
 export function buildHost(plan: HostPlan, options: HostOptions = {}): Host {
+  checkPlan(plan);
   return new Host(plan, options);
 }
 
-function noUnit(plan: DevicePlan): StackError {
+function noMemory(errno: number): StackError {
   return new StackError({
-    code: "vfio/no-such-unit",
+    code: "vfio/bad-plan",
     kind: "input",
-    message: `Device ${plan.address} is behind ${plan.unit}, which is not one of the host's units`,
-    hint: "name one of the plan's units, or null for a device that no IOMMU serves",
+    message: `The devices of the host do not get their default domains: ${errnoName(errno)}`,
+    hint: "give the nodes more memory for page tables, or the units more domain ids",
   });
 }
