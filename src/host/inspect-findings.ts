@@ -1,5 +1,6 @@
 /** What is remarkable about a machine that was just read. */
 import type { Machine } from "../topology/machine.ts";
+import { numberListText } from "../topology/number-list.ts";
 import { type Finding, finding } from "./findings.ts";
 import type { InspectedDevice, InspectedGroup, InspectResult } from "./inspect-result.ts";
 
@@ -20,7 +21,8 @@ export function findingsOf(machine: Machine, result: Inspected, facts: ReadingFa
     ...withoutIommu(machine, result),
     ...idleIommus(result),
     ...outsideGroups(result),
-    ...result.groups.flatMap((group) => aboutGroup(group, result)),
+    ...result.groups.flatMap(aboutGroup),
+    ...remoteTables(result),
     ...sharedGroups(result),
     ...withoutNode(result),
     ...aboutReading(result, facts),
@@ -72,7 +74,7 @@ function outsideGroups({ devices, groups, iommus }: Inspected): Finding[] {
   ];
 }
 
-function aboutGroup(group: InspectedGroup, { nodes }: Inspected): Finding[] {
+function aboutGroup(group: InspectedGroup): Finding[] {
   const found: Finding[] = [];
   if (group.agrees === false) {
     found.push(
@@ -106,17 +108,30 @@ function aboutGroup(group: InspectedGroup, { nodes }: Inspected): Finding[] {
       }),
     );
   }
-  const { isRemote, node, walker, walkerNode, distance } = group.pageTables;
-  if (isRemote === true && nodes.length > 1) {
-    found.push(
-      finding("page-tables-remote", {
-        message: `page tables of group ${group.id} live on node ${node}; ${walker} walks them from node ${walkerNode}`,
-        evidence: [`distance ${distance}`, group.pageTables.why],
-        devices: group.devices.slice(0, DEVICES_MAX),
-      }),
-    );
-  }
   return found;
+}
+
+/** One finding for all groups whose tables are on one node and walked from one other. */
+function remoteTables({ groups }: Inspected): Finding[] {
+  const alike = new Map<string, InspectedGroup[]>();
+  for (const group of groups) {
+    const { isRemote, node, walker } = group.pageTables;
+    if (isRemote !== true) continue;
+    const key = `${node} ${walker}`;
+    const list = alike.get(key);
+    if (list === undefined) alike.set(key, [group]);
+    else list.push(group);
+  }
+  return [...alike.values()].map((list) => {
+    const { node, walker, walkerNode, distance, why } = list[0]!.pageTables;
+    const ids = numberListText(list.map(({ id }) => id).sort((a, b) => a - b));
+    const whose = `group${list.length === 1 ? "" : "s"} ${ids}`;
+    return finding("page-tables-remote", {
+      message: `page tables of ${whose} live on node ${node}; ${walker} walks them from node ${walkerNode}`,
+      evidence: [`distance ${distance}`, why],
+      devices: list.flatMap(({ devices }) => devices).slice(0, DEVICES_MAX),
+    });
+  });
 }
 
 /** Groups with several devices that somebody might want to assign. */

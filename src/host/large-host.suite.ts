@@ -42,6 +42,7 @@ function config(kind: "port" | "endpoint", secondary: number): Uint8Array {
     view.setUint16(0x160, VFS, true);
     view.setUint16(0x164, 1, true);
     view.setUint16(0x166, 1, true);
+    view.setUint16(0x16a, 0x154c, true);
   }
   return bytes;
 }

@@ -81,7 +81,8 @@ function cardOf(
 /** What makes two cards look alike. */
 function lookOf({ device, children, count }: Card): string {
   const { className, driver, node, iommu, vendor, device: id, group, physicalFunction } = device;
-  const own = [className, driver, node, iommu, vendor, id, group === null, physicalFunction];
+  const isVirtual = physicalFunction !== null;
+  const own = [className, driver, node, iommu, vendor, id, group === null, isVirtual];
   return `${own.join("|")}|${count}(${children.map(lookOf).join(",")})`;
 }
 
@@ -93,7 +94,13 @@ function folded(cards: readonly Card[], alikeMax: number): Card[] {
     if (list === undefined) alike.set(look, [card]);
     else list.push(card);
   }
-  return [...alike.values()].flatMap((list) => (list.length <= alikeMax ? list : [merged(list)]));
+  // Each stands where the first of its like stood, and what is not folded keeps its order.
+  const shown = new Map<Card, Card>();
+  for (const list of alike.values()) {
+    if (list.length > alikeMax) shown.set(list[0]!, merged(list));
+    else for (const card of list) shown.set(card, card);
+  }
+  return cards.flatMap((card) => shown.get(card) ?? []);
 }
 
 /** One card for several; what is below it stands for what is below all of them. */

@@ -258,7 +258,8 @@ class Picture {
       const room = CARD.width - 18 - (badge === 0 ? 0 : badge + 8);
       const short = device.bdf === null ? device.name : device.bdf.replace(/^0000:/, "");
       const name = count > 1 ? `${count} × ${device.className}` : short;
-      drawing.text(x + 12, y + 17, fitText(name, room, NAME), NAME);
+      const style = count > 1 ? { ...NAME, mono: false } : NAME;
+      drawing.text(x + 12, y + 17, fitText(name, room, style), style);
       const rest = room - textWidth(name, NAME) - 6;
       if (count === 1 && rest > 30) {
         const left = x + 12 + textWidth(name, NAME) + 6;
@@ -345,7 +346,8 @@ function tooltip(card: Card): string {
   const { device, count } = card;
   const head = count > 1 ? `${count} devices like ${device.name}` : device.name;
   const group = groupLabel(card);
-  return [head, device.className, device.description, group === "" ? null : `group ${group}`]
+  const where = group === "" || /group/.test(group) ? group : `group ${group}`;
+  return [head, device.className, device.description, where === "" ? null : where]
     .filter((part) => part !== null)
     .join(", ");
 }

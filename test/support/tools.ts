@@ -13,7 +13,10 @@ import { it } from "vitest";
 
 const fetched = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "iommukit", "tools");
 /** How tools are had that are not a package of their own name. */
-const commands: Readonly<Record<string, string>> = { iasl: "node scripts/tools/fetch-iasl.mjs" };
+const commands: Readonly<Record<string, string>> = {
+  iasl: "node scripts/tools/fetch-iasl.mjs",
+  lstopo: "apt-get install hwloc-nox",
+};
 const commandFor = (tool: string) => commands[tool] ?? `apt-get install ${tool}`;
 
 /** Where a program lies, in the cache folder or on the PATH, or null. */
