@@ -39,6 +39,11 @@ export interface WorkQueue {
 /** Sends a device the answer to a group. `last` is the group's last request. */
 export type SendResponse = (last: PageRequest, code: PageResponse) => void;
 
+/** Most requests of incomplete groups that are kept for a device; a real one has far fewer. */
+export const PARTIALS_MAX = 8192;
+/** Most groups of a device without an answer: what an SMMU's 16-bit tags can tell apart. */
+export const PENDING_MAX = 65536;
+
 /** What the core keeps of a device that can fault. */
 export class FaultParam {
   readonly deviceName: string;

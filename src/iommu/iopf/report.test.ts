@@ -5,7 +5,7 @@ import { IommuDevice } from "../device.ts";
 import { DomainType, IommuDomain } from "../domain.ts";
 import { NO_PASID } from "../tag-array.ts";
 import { attachPasidHandle, detachGroupHandle, detachPasidHandle } from "./attach-handle.ts";
-import type { FaultGroup } from "./fault-group.ts";
+import { type FaultGroup, PARTIALS_MAX, PENDING_MAX } from "./fault-group.ts";
 import { IopfQueue } from "./iopf-queue.ts";
 import { makeIopfWorld } from "./iopf-world.suite.ts";
 import { PageRequestFlag, PageResponse, pageRequest } from "./page-request.ts";
@@ -76,6 +76,19 @@ describe("reportDeviceFault", () => {
     world.allocations = 0;
     expect(report(6, { flags: 0 })).toBe(Errno.ENOMEM);
     expect(codes()).toEqual([]);
+  });
+
+  it("a device that never completes a group, or never waits, is kept within bounds", () => {
+    const { device, report, codes, taken } = setup();
+    for (let index = 0; index < PARTIALS_MAX; index += 1) report(index, { flags: 0, grpid: 1 });
+    expect(report(1, { flags: 0, grpid: 1 })).toBe(Errno.ENOMEM);
+    expect(device.faultParam!.partial.length).toBe(PARTIALS_MAX);
+    expect(report(1, { grpid: 1 })).toBe(Errno.OK);
+    expect(taken[0]!.requests.length).toBe(PARTIALS_MAX + 1);
+    for (let index = 1; index < PENDING_MAX; index += 1) report(index);
+    expect(codes()).toEqual([]);
+    report(1);
+    expect([codes(), device.faultParam!.pending.size]).toEqual([[FAILURE], PENDING_MAX]);
   });
 
   it("a domain without a handler, or a device on no queue, is answered INVALID each time", () => {

@@ -9,7 +9,7 @@ import type { IommuDevice } from "../device.ts";
 import { DomainType, type IommuDomain } from "../domain.ts";
 import type { IommuGroup } from "../group.ts";
 import { NO_PASID } from "../tag-array.ts";
-import { FaultGroup } from "./fault-group.ts";
+import { FaultGroup, PARTIALS_MAX, PENDING_MAX } from "./fault-group.ts";
 import {
   type AttachHandle,
   type PageRequest,
@@ -38,14 +38,15 @@ export function reportDeviceFault(
   }
   const { queue } = param;
   if ((request.flags & PageRequestFlag.LAST_PAGE) === 0) {
-    if (!queue.allows("partial")) return Errno.ENOMEM;
+    if (param.partial.length === PARTIALS_MAX || !queue.allows("partial")) return Errno.ENOMEM;
     param.partial.push(request);
     return Errno.OK;
   }
   const requests = param.partial.length === 0 ? [] : param.takePartials(request.grpid);
   requests.push(request);
   const faults = new FaultGroup(param, handle, requests);
-  const errno = queue.allows("group") ? handler.handle(faults) : Errno.ENOMEM;
+  const hasRoom = param.pending.size <= PENDING_MAX && queue.allows("group");
+  const errno = hasRoom ? handler.handle(faults) : Errno.ENOMEM;
   if (errno !== Errno.OK) faults.respond(PageResponse.FAILURE);
   return Errno.OK;
 }

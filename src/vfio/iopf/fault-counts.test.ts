@@ -110,6 +110,33 @@ describe.each(["smmu", "vtd", "amd"] as const)(
   },
 );
 
+describe.each(["smmu", "vtd", "amd"] as const)("memory that changes behind a %s", (kind) => {
+  it("is not reached any more, whatever the device has cached, until it faults in again", () => {
+    const { faults, faulting, memory } = createVm({}, kind);
+    const read = () => {
+      faults.start(DEVICE, [{ iovaPfn: RAM, pages: 100, access: Prot.READ }]);
+      faults.settle();
+      return faulting.counts.requests;
+    };
+    expect([read(), read()]).toEqual([1, 1]);
+    expect(memory.migrate(VPN + 10, 3)).toBe(3);
+    expect(read()).toBe(2);
+    expect(memory.munmap(VPN + 50, 1)).toBe(Errno.OK);
+    expect(read()).toBe(3);
+    expect(faults.counts(DEVICE)).toEqual({ done: 399, failed: 1 });
+    expect(faulting.counts).toMatchObject({ invalid: 1, pagesInvalidated: 4 });
+  });
+});
+
+describe("a group of requests", () => {
+  it("that goes beyond the mapping fails as a whole, as the device cannot know by which page", () => {
+    const { faults } = createVm({ pages: 1 }, "vtd", { inFlight: 4 });
+    faults.start(DEVICE, [{ iovaPfn: RAM + PAGES - 6, pages: 8, access: Prot.READ }]);
+    faults.settle();
+    expect(faults.counts(DEVICE)).toEqual({ done: 4, failed: 4 });
+  });
+});
+
 describe("accesses in flight together", () => {
   it("of an SMMU are a fault each, of which one maps", () => {
     const { faults, faulting } = createVm({}, "smmu", { inFlight: 8 });

@@ -195,7 +195,7 @@ describe.each(REACHES)("faults with a pre-map %s", (reach) => {
             expect(world.meter.amount("pagePin")).toBe(world.meter.amount("pageUnpin"));
           },
         ),
-        { numRuns: 60 },
+        { numRuns: 30 },
       );
     });
   });
