@@ -85,11 +85,21 @@ const checkVerb = buildCommand<CheckFlags, string[], CliContext>({
   },
   parameters: {
     positional: files,
-    flags: { json, strict: { ...json, brief: "End with status 1 on warnings, too" } },
+    flags: {
+      json,
+      strict: { ...json, brief: "End with status 1 on warnings, too" },
+      topology: {
+        kind: "parsed",
+        parse: asText,
+        brief: "Topology file of the machine that the tables are for",
+        placeholder: "FILE",
+        optional: true,
+      },
+    },
   },
   docs: {
     brief: "Say what a kernel would reject or ignore, and why; status 1 on errors",
-    customUsage: ["/sys/firmware/acpi/tables", "--strict viot.aml"],
+    customUsage: ["/sys/firmware/acpi/tables", "--strict --topology vm.yaml viot.aml"],
   },
 });
 

@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { StackError } from "../errors.ts";
 import { defaultIds, idsOf, type TableIds } from "../firmware/acpi/table-writer.ts";
+import { checkMachine } from "../firmware/check-machine.ts";
 import {
   type DescriptionDocument,
   type DescriptionFamily,
@@ -13,6 +14,7 @@ import {
 } from "../firmware/table-kinds.ts";
 import { STDIN_PATH } from "../recording/node/file-source.ts";
 import { renderFindings, renderTree } from "../report/tables-text.ts";
+import type { Machine } from "../topology/machine.ts";
 import { suggestion } from "./nearest.ts";
 import { Exit } from "./problem.ts";
 import { readBytes, readFiles } from "./tables-input.ts";
@@ -30,6 +32,8 @@ export interface DumpFlags {
 /** Flags of `tables check`. */
 export interface CheckFlags {
   readonly json: boolean;
+  /** A topology file to hold the tables against. */
+  readonly topology?: string;
   readonly strict: boolean;
 }
 
@@ -59,9 +63,18 @@ function byFamily(files: readonly DescriptionFile[]): FamilyFiles[] {
   return groups;
 }
 
-async function readAll(words: readonly string[]): Promise<DescriptionReading[]> {
+async function readAll(
+  words: readonly string[],
+  functions: Machine["functions"] = [],
+): Promise<DescriptionReading[]> {
   const groups = byFamily(await readFiles(words));
-  return groups.map(({ family, files }) => family.read(files, []));
+  return groups.map(({ family, files }) => family.read(files, functions));
+}
+
+async function readTopology(path: string): Promise<Machine> {
+  const { machineFromYaml } = await import("../config/read-machine.ts");
+  const [source] = await readFiles([path]);
+  return machineFromYaml(new TextDecoder().decode(source!.bytes), source!.file);
 }
 
 /** Shows tables: every field with its offset, or what they say of the machine. */
@@ -111,8 +124,12 @@ export async function check(
   words: readonly string[],
   terminal: Terminal,
 ): Promise<Exit> {
-  const documents = (await readAll(words)).flatMap((reading) => reading.documents);
-  const all = documents.flatMap((document) => document.findings);
+  const actual = flags.topology === undefined ? null : await readTopology(flags.topology);
+  const readings = await readAll(words, actual?.functions);
+  const documents = readings.flatMap((reading) => reading.documents);
+  const against =
+    actual === null ? [] : readings.flatMap(({ machine }) => checkMachine(machine, actual));
+  const all = [...documents.flatMap((document) => document.findings), ...against];
   const errors = all.filter((finding) => finding.severity === "error").length;
   const warnings = all.filter((finding) => finding.severity === "warning").length;
   if (flags.json) {
@@ -122,11 +139,15 @@ export async function check(
       bytes,
       findings,
     }));
-    const document = { schema: "iommukit/tables-check@1", result: { errors, warnings, tables } };
-    terminal.print(`${JSON.stringify(document, null, 2)}\n`);
+    const topology = actual === null ? null : { file: flags.topology, findings: against };
+    const result = { errors, warnings, tables, topology };
+    terminal.print(`${JSON.stringify({ schema: "iommukit/tables-check@1", result }, null, 2)}\n`);
   } else {
     const { width, style } = terminal;
-    const texts = documents.map((one) => renderFindings(one, width, style).join("\n"));
+    const blocks = documents.map(({ file, kind, findings }) => ({ file, kind, findings }));
+    if (actual !== null)
+      blocks.push({ file: flags.topology!, kind: "topology", findings: against });
+    const texts = blocks.map((one) => renderFindings(one, width, style).join("\n"));
     terminal.print(`${texts.join("\n")}\n`);
   }
   return errors > 0 || (flags.strict && warnings > 0) ? Exit.NO : Exit.DONE;
@@ -135,9 +156,7 @@ export async function check(
 /** Writes a topology as a table. */
 export async function build(flags: BuildFlags, path: string, terminal: Terminal): Promise<Exit> {
   const kind = kindNamed(flags.as);
-  const { machineFromYaml } = await import("../config/read-machine.ts");
-  const [source] = await readFiles([path]);
-  const machine = machineFromYaml(new TextDecoder().decode(source!.bytes), source!.file);
+  const machine = await readTopology(path);
   const bytes = kind.build(machine, await idsLike(flags.like));
   if (flags.output !== undefined && flags.output !== STDIN_PATH) {
     writeTo(flags.output, flags.output, bytes);

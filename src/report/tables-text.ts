@@ -51,17 +51,16 @@ function renderNode(node: DumpNode, depth: number, page: Page): void {
   for (const item of node.items) renderNode(item, depth + 1, page);
 }
 
-/** Renders the findings of one table; a table without any is one line. */
-export function renderFindings(
-  document: DescriptionDocument,
-  width: number,
-  style: Style,
-): string[] {
+/** What {@link renderFindings} shows of a file. */
+export type CheckedFile = Pick<DescriptionDocument, "file" | "kind" | "findings">;
+
+/** Renders the findings of one file; a file without any is one line. */
+export function renderFindings(document: CheckedFile, width: number, style: Style): string[] {
   const { file, kind, findings } = document;
   const lines = [`${style("title", `${file}  ${kind}`)}  ${verdictOf(findings)}`];
   for (const finding of findings) {
-    const where = `+0x${finding.at.toString(16)}`;
-    const head = `${where} ${finding.severity} ${finding.code}: ${finding.message}`;
+    const where = kind === "topology" ? "" : `+0x${finding.at.toString(16)} `;
+    const head = `${where}${finding.severity} ${finding.code}: ${finding.message}`;
     lines.push(...wrap(head, width, "  ", "    "));
     if (finding.effect !== undefined) lines.push(...wrap(finding.effect, width, "    ", "    "));
     if (finding.source !== undefined) lines.push(style("quiet", `    ${finding.source}`));
