@@ -96,6 +96,33 @@ export class IommuDomain {
     return errno === Errno.OK ? this.#syncOrUnmap(iovaPfn, pages) : errno;
   }
 
+  /**
+   * Maps `count` frames side by side, each by a {@link map} of its own, up to one that fails;
+   * {@link mappedPages} tells how many. Faster than that where nobody listens.
+   */
+  mapEach(iovaPfn: number, pfns: Float64Array, count: number, prot: number): number {
+    const { driver } = this;
+    if (driver?.mapEach !== undefined && driver.style === "range" && this.#trace === null) {
+      if (!this.isPaging) return Errno.EINVAL;
+      const errno = driver.mapEach(iovaPfn, pfns, count, prot);
+      this.#mappedPages = driver.mappedPages;
+      return errno;
+    }
+    let done = 0;
+    let errno: number = Errno.OK;
+    while (done < count && errno === Errno.OK) {
+      errno = this.map(iovaPfn + done, pfns[done]!, 1, prot);
+      if (errno === Errno.OK) done += 1;
+    }
+    this.#mappedPages = done;
+    return errno;
+  }
+
+  /** After {@link mapEach}: frames that it mapped. */
+  get mappedPages(): number {
+    return this.#mappedPages;
+  }
+
   /** Whether the kernel's DMA API manages the domain. */
   get isDma(): boolean {
     return this.type === DomainType.DMA || this.type === DomainType.DMA_FQ;

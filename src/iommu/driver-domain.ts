@@ -39,6 +39,12 @@ export interface DriverDomain {
   map(iovaPfn: number, physPfn: number, pageShift: number, count: number, prot: number): number;
 
   /**
+   * Maps `count` frames side by side and makes them visible, as a map and a sync for each frame do;
+   * `mappedPages` tells how many. Only a "range" driver may have a faster way for that.
+   */
+  mapEach?(iovaPfn: number, pfns: Float64Array, count: number, prot: number): number;
+
+  /**
    * Unmaps `count` pages of `2^pageShift` bytes; a "range" driver is called once with frames.
    *
    * @returns 4 KiB frames unmapped: fewer than asked at a hole, more when the last entry was larger

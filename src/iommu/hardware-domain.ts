@@ -194,6 +194,14 @@ export class HardwareDomain implements DriverDomain {
     return errno;
   }
 
+  mapEach(iovaPfn: number, pfns: Float64Array, count: number, prot: number): number {
+    const errno = this.table.mapEach(iovaPfn, pfns, count, prot);
+    if (!this.#hasCachingMode) return errno;
+    for (let done = 0; done < this.table.mappedPages; done += 1)
+      this.iotlbSyncMap(iovaPfn + done, 1);
+    return errno;
+  }
+
   unmap(iovaPfn: number, pageShift: number, count: number, gather: IotlbGather): number {
     return this.style === "range"
       ? this.#unmapRange(iovaPfn, count, gather)

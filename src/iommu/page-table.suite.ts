@@ -10,6 +10,7 @@ import { PFN_LAST } from "../units.ts";
 import type { PageTableFormat } from "./formats/format.ts";
 import { IotlbGather } from "./gather.ts";
 import { PageTable } from "./page-table.ts";
+import { describeMapEach } from "./page-table-each.suite.ts";
 import { describeTableFailures } from "./page-table-failures.suite.ts";
 import { PROT_RW, Prot } from "./prot.ts";
 import { DumpMemory, type Leaf } from "./table-dump.ts";
@@ -352,5 +353,6 @@ export function describePageTable(
     describeTables(create);
     describeWalks(create);
     describeTableFailures(create);
+    if (create().style === "range") describeMapEach(create);
   });
 }

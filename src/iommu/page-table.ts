@@ -125,6 +125,14 @@ export class PageTable {
   }
 
   /**
+   * Maps `count` frames side by side, as one {@link map} of a single frame for each does, up to one
+   * that fails.
+   */
+  mapEach(iovaPfn: number, pfns: Float64Array, count: number, prot: number): number {
+    return this.#mapper.mapEach(iovaPfn, pfns, count, prot);
+  }
+
+  /**
    * Maps `count` pages of 2^pageShift bytes.
    *
    * @returns an errno, 0 on success: EINVAL (no such size, misaligned, no rights), ERANGE, EEXIST

@@ -95,6 +95,42 @@ export class TableMapper {
     }
   }
 
+  /**
+   * Maps pages of 4 KiB side by side, each to a frame of its own, as one call of `map` for each
+   * does. `mappedPages` tells how many, also when one failed.
+   *
+   * @param pfns - the frames, `count` of them
+   */
+  mapEach(iovaPfn: number, pfns: Float64Array, count: number, prot: number): number {
+    let done = 0;
+    let errno = 0;
+    while (done < count && errno === 0) {
+      errno = this.map(iovaPfn + done, pfns[done]!, 1, prot);
+      if (errno === 0) done += 1 + this.#fillBehind(pfns, done + 1, count);
+    }
+    this.mappedPages = done;
+    return errno;
+  }
+
+  /** Fills empty entries of the table that the cursor is in. @returns how many, up to one that fails */
+  #fillBehind(pfns: Float64Array, from: number, end: number): number {
+    const { format, meter } = this.#tree;
+    const { words, index, node } = this.#cursor;
+    const { low, high } = this.#leaf;
+    const last = Math.min(end, from + format.maskOf[0]! - index);
+    let word = this.#cursor.word;
+    let at = from;
+    for (; at < last; at += 1) {
+      const pfn = pfns[at]!;
+      word += 2;
+      if (pfn >= format.physEnd || (words[word]! | words[word + 1]!) !== 0) break;
+      words[word] = addressLowOf(format, pfn) | low;
+      words[word + 1] = addressHighOf(format, pfn) | high;
+    }
+    if (at > from) meter.step(ENTRY_WRITE, at - from, node);
+    return at - from;
+  }
+
   /** Maps `count` pages of one size with the rules of Arm's LPAE tables. @returns an errno */
   mapPages(
     iovaPfn: number,

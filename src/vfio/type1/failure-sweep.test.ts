@@ -32,7 +32,7 @@ const failing: Record<string, Failing> = {
 };
 
 /** Memory in pieces, with device memory in the middle; two mappings exist. */
-function makeWorld(domains: number): World {
+function makeWorld(domains: number, isTraced = true): World {
   allowed = Number.POSITIVE_INFINITY;
   const allow = () => {
     allowed -= 1;
@@ -40,7 +40,7 @@ function makeWorld(domains: number): World {
     refused += 1;
     return false;
   };
-  const world = new World({ domains, type1: { allow } });
+  const world = new World({ domains, isTraced, type1: { allow } });
   for (let index = 0; index < 24; index += 1)
     world.memory.put(0x1000 + index, 0x8000 + 3 * index, 1);
   world.memory.put(0x1010, 0xf_0000, 4, { isReserved: true });
@@ -64,23 +64,30 @@ const calls: Record<string, (world: World) => number | string> = {
 describe("type1 with a failure at every n-th step", () => {
   for (const [what, fail] of Object.entries(failing)) {
     for (const [name, call] of Object.entries(calls)) {
-      it.each([1, 2])(`${what} fails in ${name}: ENOMEM, all as before (%i domains)`, (domains) => {
-        let successes = 0;
-        for (let isDone = false; !isDone; successes += 1) {
-          const world = makeWorld(domains);
-          if (name.includes("tracked")) switchDirtyTracking(world.type1, DirtyFlag.START);
-          const before = world.state();
-          const injected = fail(world, successes);
-          const errno = call(world);
-          isDone = !injected.happened();
-          if (isDone) expect(errno).toBe(Errno.OK);
-          else {
-            expect(errno).toBe(Errno.ENOMEM);
-            expect(world.state()).toEqual(before);
+      it.each([
+        [1, true],
+        [1, false],
+        [2, true],
+      ])(
+        `${what} fails in ${name}: ENOMEM, all as before (%i domains, traced %s)`,
+        (domains, isTraced) => {
+          let successes = 0;
+          for (let isDone = false; !isDone; successes += 1) {
+            const world = makeWorld(domains, isTraced);
+            if (name.includes("tracked")) switchDirtyTracking(world.type1, DirtyFlag.START);
+            const before = world.state();
+            const injected = fail(world, successes);
+            const errno = call(world);
+            isDone = !injected.happened();
+            if (isDone) expect(errno).toBe(Errno.OK);
+            else {
+              expect(errno).toBe(Errno.ENOMEM);
+              expect(world.state()).toEqual(before);
+            }
+            expect(successes).toBeLessThan(200);
           }
-          expect(successes).toBeLessThan(200);
-        }
-      });
+        },
+      );
     }
   }
 

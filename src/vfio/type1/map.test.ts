@@ -281,6 +281,25 @@ describe("MAP_DMA: domains", () => {
     expect(world.state()).toEqual(before);
   });
 
+  it.each([true, false])(
+    "an occupied page among scattered ones: all of them go, traced %s",
+    (isTraced) => {
+      const world = makeWorld({ isTraced });
+      for (let page = 0; page < 600; page += 1) world.memory.put(VPN + page, 0x9000 + 2 * page, 1);
+      for (const occupied of [1, 511, 513, 599]) {
+        world.type1.domains[0]!.domain.map(occupied, 0x7000, 1, PROT_RW);
+        const before = world.state();
+        expect(world.map(0, VADDR, 600 * 4096)).toBe(Errno.EADDRINUSE);
+        expect(world.state()).toEqual(before);
+        world.type1.domains[0]!.domain.unmap(occupied, 1);
+      }
+      expect(world.map(0, VADDR, 600 * 4096)).toBe(Errno.OK);
+      expect(world.memory.pinned).toBe(600);
+      const frames = Array.from({ length: 600 }, (_, page) => world.tables[0]!.iovaToPhys(page));
+      expect(frames).toEqual(frames.map((_, page) => 0x9000 + 2 * page));
+    },
+  );
+
   it("a domain that fails at the second run takes the first one with it, in all domains", () => {
     const world = makeWorld({ domains: 2 });
     world.memory.put(VPN + 1, 0x9000, 1);

@@ -121,14 +121,18 @@ export class World {
   readonly tables: PageTable[] = [];
   readonly log = new EventLog();
   user: UserMemory = NO_USER_MEMORY;
+  readonly #isTraced: boolean;
 
   constructor(
     options: {
       readonly type1?: Partial<Type1Options>;
       readonly process?: Partial<UserProcessOptions>;
       readonly domains?: number;
+      /** Whether the log hears of the domains, which it does by default. */
+      readonly isTraced?: boolean;
     } = {},
   ) {
+    this.#isTraced = options.isTraced ?? true;
     this.type1 = new Type1({ isV2: true, ...options.type1 });
     this.process = new UserProcess({ memory: this.memory, ...options.process });
     this.pool = new PagePool([{ node: 0, basePfn: 0x1000_0000, frameCount: 16384 }]);
@@ -140,7 +144,8 @@ export class World {
     const format = vtdSecondStage({ levels: 4 });
     const table = new PageTable({ format, pool: this.pool, node: 0 });
     const driver = new HardwareDomain({ table });
-    const domain = new IommuDomain(DomainType.UNMANAGED, driver, this.log);
+    const trace = this.#isTraced ? this.log : null;
+    const domain = new IommuDomain(DomainType.UNMANAGED, driver, trace);
     const member = { domain, groups: [makeGroup()], coherencyEnforced: false };
     this.tables.push(table);
     this.type1.domains.unshift(member);

@@ -144,6 +144,8 @@ export class Type1 {
   /** Reused by the calls. */
   readonly run = createPinRun();
   readonly gather = new IotlbGather();
+  /** Frames of pages that lie apart, as many as a batch of GUP has; reused. */
+  readonly frames = new Float64Array(512);
   /** Runs unmapped and not unpinned yet: first page, first frame and page count in turn. */
   readonly pendingRuns = new Float64Array(3 * SYNC_RUNS_MAX);
   #pageSizes = ANY_PAGE_SIZE;
