@@ -3,6 +3,7 @@
 import { benchmarks as firmware } from "./firmware.bench.ts";
 import type { Benchmark } from "./harness.ts";
 import { benchmarks as iopf } from "./iopf.bench.ts";
+import { benchmarks as inspect } from "./inspect.bench.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
 import { benchmarks as mmio } from "./mmio.bench.ts";
@@ -13,12 +14,14 @@ import { benchmarks as replay } from "./replay.bench.ts";
 import { benchmarks as sim } from "./sim.bench.ts";
 import { benchmarks as type1 } from "./type1.bench.ts";
 import { benchmarks as vfioAttach } from "./vfio-attach.bench.ts";
+import { benchmarks as vfioRecording } from "./vfio-recording.bench.ts";
 import { benchmarks as virtioIommu } from "./virtio-iommu.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
 export const benchmarks: readonly Benchmark[] = [
   ...iopf,
   ...firmware,
+  ...inspect,
   ...iotlb,
   ...iova,
   ...mmio,
@@ -29,6 +32,7 @@ export const benchmarks: readonly Benchmark[] = [
   ...sim,
   ...type1,
   ...vfioAttach,
+  ...vfioRecording,
   ...virtioIommu,
   ...virtqueue,
 ];

@@ -16,13 +16,17 @@ export function dirtyBytes(bits: number): number {
 
 const CHUNK_BITS = 2 ** 15;
 
+/** Bits behind the last one: the rest of its word, and the word that the kernel adds for shifting. */
+const LEFTOVERS_MAX = 127;
+const NO_LEFTOVERS = new Uint8Array(0);
+
 /** The bits. */
 export class DirtyBitmap {
   readonly bits: number;
   readonly #chunks = new Map<number, Uint32Array>();
   #isFull = false;
-  #leftovers = 0n;
-  #nextLeftovers = 0n;
+  #leftovers: Uint8Array = NO_LEFTOVERS;
+  #nextLeftovers: Uint8Array = NO_LEFTOVERS;
 
   constructor(bits: number) {
     assert(bits > 0 && bits <= DIRTY_PAGES_MAX, "a bitmap has 1 … 2^31 - 1 bits");
@@ -66,7 +70,7 @@ export class DirtyBitmap {
    * were shifted out stay, and are told the next time (update_user_bitmap, vfio_iova_dirty_bitmap).
    */
   hasLeftover(index: number): boolean {
-    return ((this.#leftovers >> BigInt(index)) & 1n) !== 0n;
+    return this.#leftovers[index] === 1;
   }
 
   /**
@@ -75,10 +79,9 @@ export class DirtyBitmap {
    * @param count - leftovers that the shift reached; those behind them stay
    */
   leaveBehind(count: number, isSet: (index: number) => boolean): void {
-    let leftovers = (this.#leftovers >> BigInt(count)) << BigInt(count);
-    for (let index = 0; index < count; index += 1) {
-      if (isSet(index)) leftovers |= 1n << BigInt(index);
-    }
+    const leftovers = new Uint8Array(LEFTOVERS_MAX);
+    leftovers.set(this.#leftovers);
+    for (let index = 0; index < count; index += 1) leftovers[index] = isSet(index) ? 1 : 0;
     this.#nextLeftovers = leftovers;
   }
 
