@@ -67,6 +67,9 @@ export {
   pfnOf,
   sizeText,
 } from "./units.ts";
+export { VfioDmaBuf } from "./vfio/device/dma-buf.ts";
+export { type PciBar, RegionIndex, regionPage } from "./vfio/device/pci-bar.ts";
+export { VfioPciDevice } from "./vfio/device/pci-device.ts";
 export { VfioTask } from "./vfio/file.ts";
 export { allReduceHost } from "./vfio/host/all-reduce-host.ts";
 export { type Connection, connect, mapMemory } from "./vfio/host/connect.ts";
@@ -80,10 +83,18 @@ export { VfioCdev } from "./vfio/iommufd/vfio-cdev.ts";
 export { FaultingHost, type FaultingHostOptions } from "./vfio/iopf/faulting-host.ts";
 export { Type1Faulting } from "./vfio/iopf/type1-faulting.ts";
 export { AddressSpace } from "./vfio/process/address-space.ts";
-export { contiguousFrames, scatteredFrames } from "./vfio/process/frame-source.ts";
+export {
+  contiguousFrames,
+  listedFrames,
+  numaFrames,
+  scatteredFrames,
+} from "./vfio/process/frame-source.ts";
+export { type FollowRules, followRules } from "./vfio/process/mappable-device.ts";
+export { MemoryFile } from "./vfio/process/memory-file.ts";
 export { UserProcess } from "./vfio/process/user-process.ts";
 export { VfioExtension, VfioRequest } from "./vfio/requests.ts";
-export { MapFlag, Type1Request, UnmapFlag } from "./vfio/uapi/type1.ts";
+export { Type1Backend } from "./vfio/type1/backend.ts";
+export { DmaMap, MapFlag, Type1Request, UnmapFlag } from "./vfio/uapi/type1.ts";
 export { Vfio } from "./vfio/vfio.ts";
 export { VirtioIommuDevice } from "./virtio/iommu/device.ts";
 export { IommuQueues } from "./virtio/iommu/device-queue.ts";

@@ -132,6 +132,16 @@ describe("a BAR in a process", () => {
     expect(lookups(followRules["linux-6.15"], 64 * GIB + 512)).toEqual([1024, 1024]);
   });
 
+  it("has a whole entry after a fault of any of its pages", () => {
+    const { meter, space, map, pin } = world();
+    map(GIB, 2 * GIB);
+    expect(space.touch(GIB + 5, 1, true)).toBe(Errno.OK);
+    expect(meter.amount("pageFault")).toBe(1);
+    expect(space.frameAt(2 * GIB - 1)).toBe(BAR_PFN + GIB - 1);
+    pin(GIB, 2 * GIB);
+    expect(meter.amount("pageFault")).toBe(2);
+  });
+
   it("gives the same answer and counts when each lookup is really made", () => {
     const kernels = ["linux-6.11", "linux-6.12", "linux-6.15", "linux-6.15-arm64"] as const;
     for (const kernel of kernels)
