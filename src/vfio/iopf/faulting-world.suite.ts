@@ -10,7 +10,7 @@ import { IommuGroups } from "../../iommu/groups.ts";
 import type { HardwareDomain } from "../../iommu/hardware-domain.ts";
 import { HardwareOps } from "../../iommu/hardware-ops.ts";
 import { makeUnit } from "../../iommu/hardware-world.suite.ts";
-import type { FaultGroup } from "../../iommu/iopf/fault-group.ts";
+import type { FaultGroup, IopfAllocation } from "../../iommu/iopf/fault-group.ts";
 import { IopfQueue } from "../../iommu/iopf/iopf-queue.ts";
 import { StallDevice } from "../../iommu/iopf/stall-device.ts";
 import { StallQueue } from "../../iommu/iopf/stall-queue.ts";
@@ -41,6 +41,8 @@ export interface WorldOptions {
   readonly stallMax?: number;
   readonly hasStage1?: boolean;
   readonly allow?: (bytes: number) => boolean;
+  /** Asked before what the queue of faults allocates. */
+  readonly allowIopf?: (what: IopfAllocation) => boolean;
   /** Devices, by number, that cannot fault. */
   readonly cannotFault?: ReadonlySet<number>;
 }
@@ -65,12 +67,14 @@ export class FaultingWorld {
   readonly groups: IommuGroup[] = [];
   readonly devices: IommuDevice[] = [];
   readonly engines: StallDevice[] = [];
-  readonly iopf = new IopfQueue();
+  readonly iopf: IopfQueue;
   readonly stage1: PageTable;
   readonly #options: WorldOptions;
 
   constructor(options: WorldOptions = {}) {
     this.#options = options;
+    const { allowIopf } = options;
+    this.iopf = new IopfQueue(allowIopf === undefined ? {} : { allow: allowIopf });
     const frames = options.frames ?? contiguousFrames({ basePfn: 2 ** 21, pages: 2 ** 20 });
     this.memory = new AddressSpace({ frames, meter: this.meter });
     this.process = new UserProcess({ memory: this.memory });

@@ -10,6 +10,7 @@ import { FaultingWorld } from "./faulting-world.suite.ts";
 
 const VPN = 0x10_0000;
 const PAGES = 1200;
+const VADDR = 4;
 
 const REACHES = ["forward", "aligned"] as const;
 const LEAVES = ["4KiB", "2MiB"] as const;
@@ -27,6 +28,7 @@ const action = fc.record({
     "map",
     "map",
     "unmap",
+    "vaddr",
     "attach",
     "detach",
   ),
@@ -55,7 +57,7 @@ function checkReach(world: FaultingWorld, expected: ReadonlyMap<number, number>)
   const out = new Translation();
   const devices = world.devices.filter(({ faultParam }) => faultParam !== null);
   for (const { rid } of devices.slice(0, 2)) {
-    const { unit } = world.units[rid % 2]!;
+    const { unit } = world.units[rid % world.units.length]!;
     for (const iovaPfn of ever) {
       const outcome = unit.translateUnrecorded(rid, NO_PASID, iovaPfn, PROT_RW, out);
       const reached = outcome === Outcome.FAULT ? undefined : out.physPfn;
@@ -138,8 +140,11 @@ function act(world: FaultingWorld, plain: PlainMemory, step: Action): void {
       return;
     case "mprotect": {
       const isWritable = other > 1;
-      if (world.memory.mprotect(vpn, pages, true, isWritable) !== Errno.OK) return;
-      plain.set(vpn, pages, true, isWritable);
+      world.memory.mprotect(vpn, pages, true, isWritable);
+      // At a hole it stops with ENOMEM, and what came before has its new rights.
+      let changed = 0;
+      while (changed < pages && plain.present.has(vpn + changed)) changed += 1;
+      plain.set(vpn, changed, true, isWritable);
       return;
     }
     case "migrate":
@@ -150,6 +155,10 @@ function act(world: FaultingWorld, plain: PlainMemory, step: Action): void {
       return;
     case "unmap":
       world.unmap(slot.iova, slot.pages);
+      return;
+    case "vaddr":
+      if (world.unmap(slot.iova, slot.pages, VADDR) !== Errno.OK) return;
+      world.map(slot.iova, slot.vpn, slot.pages, VADDR);
       return;
     case "attach":
       if (world.devices.length < 5) expect(world.attach()).toBe(Errno.OK);
@@ -233,6 +242,30 @@ describe("a lack of memory", () => {
       expect(failures).toBeGreaterThan(3);
     },
   );
+
+  it("of the framework is answered too: every stalled access ends, at every n", () => {
+    for (let n = 0; n < 24; n += 1) {
+      let left = Number.POSITIVE_INFINITY;
+      const allowIopf = () => {
+        left -= 1;
+        return left !== -1;
+      };
+      const world = new FaultingWorld({ allowIopf, groups: 3, premap: { pages: 4 } });
+      left = n;
+      const errno = world.enable();
+      expect(errno).toBe(n < 3 ? Errno.ENOMEM : Errno.OK);
+      if (n < 3) {
+        expect(world.devices.every(({ faultParam }) => faultParam === null)).toBe(true);
+        continue;
+      }
+      const backing = { kind: "anonymous", isHuge: false } as const;
+      world.memory.mmap({ vpn: VPN, pages: PAGES, backing });
+      world.map(0x4000, VPN, PAGES);
+      // A group that cannot be allocated is answered FAILURE, which ends its access.
+      expect(world.dma(0, 0x4000, 40)).toEqual(n < 13 ? [39, 1] : [40, 0]);
+      check(world);
+    }
+  });
 
   it("for bookkeeping makes the answer INVALID, and the next one good", () => {
     let failures = 0;

@@ -1,9 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
+import { IommuDevice } from "../../iommu/device.ts";
 import type { FaultGroup } from "../../iommu/iopf/fault-group.ts";
 import { PageResponse } from "../../iommu/iopf/page-request.ts";
 import { StallDevice } from "../../iommu/iopf/stall-device.ts";
 import { PROT_RW, Prot } from "../../iommu/prot.ts";
+import { RegionIndex, regionPage } from "../device/pci-bar.ts";
+import { VfioPciDevice } from "../device/pci-device.ts";
 import { UserProcess } from "../process/user-process.ts";
 import { detachGroup } from "../type1/detach.ts";
 import { registerDevice } from "../type1/external-pins.ts";
@@ -104,6 +107,46 @@ describe("MAP_DMA with faults on", () => {
     expect(wide.counts).toEqual({ done: 8, failed: 0 });
     const { counts } = world.faulting;
     expect(counts).toMatchObject({ requests: 8, alreadyMapped: 7, pagesMapped: 512 });
+  });
+});
+
+describe("a mapping of 64 TiB", () => {
+  it("costs what is touched of it: faults, notifiers over all of it, and its unmap", () => {
+    const world = new FaultingWorld({ premap: { pages: 1 } });
+    world.enable();
+    const pages = 2 ** 34;
+    const iova = 2 ** 30;
+    const backing = { kind: "anonymous", isHuge: false } as const;
+    world.memory.mmap({ vpn: VPN, pages, backing });
+    expect(world.map(iova, VPN, pages)).toBe(Errno.OK);
+    const touched = [0, 1, 2 ** 20, 2 ** 33 + 5, pages - 1].map((page) => iova + page);
+    for (const page of touched) expect(world.dma(0, page, 1)).toEqual([1, 0]);
+    expect([world.bits(iova), world.leaves(0).size]).toEqual([touched, 5]);
+    world.memory.munmap(VPN + 1, pages - 1);
+    expect(world.bits(iova)).toEqual([iova]);
+    expect(world.unmap(iova, pages)).toBe(Errno.OK);
+    expect(world.leaves(0).size).toBe(0);
+  });
+});
+
+describe("memory of a device", () => {
+  it("is mapped by faults without a pin, and taken out when its decoding goes", () => {
+    const world = setup();
+    const device = new VfioPciDevice({
+      iommuDevice: new IommuDevice({ name: "0000:21:00.0", ops: null }),
+      bars: [{ pfn: 2 ** 30, bytes: 2 ** 24 }, null, null, null, null, null],
+    });
+    const filePage = regionPage(RegionIndex.BAR0);
+    const backing = { kind: "device", device, filePage } as const;
+    expect(world.memory.mmap({ vpn: VPN * 2, pages: 4096, backing })).toBe(Errno.OK);
+    expect(world.map(IOVA * 2, VPN * 2, 4096)).toBe(Errno.OK);
+    device.setMemoryDecode(true);
+    expect(world.dma(0, IOVA * 2 + 7, 2)).toEqual([2, 0]);
+    expect(world.leaves(0).get(IOVA * 2 + 7)).toBe(2 ** 30 + 7);
+    expect(world.meter.amount("pagePin")).toBe(0);
+    device.setMemoryDecode(false);
+    expect([world.bits(IOVA * 2), world.leaves(0).size]).toEqual([[], 0]);
+    expect(world.dma(0, IOVA * 2 + 7, 1)).toEqual([0, 1]);
   });
 });
 
