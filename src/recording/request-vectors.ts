@@ -63,6 +63,13 @@ const KNOWN_TEXT_BYTES_MAX = 64;
 /** How often a text is learned before a writer counts as too fickle. */
 const LEARN_MAX = 1000;
 
+/** The byte that each pair of letters stands for, −1 for a pair that is no number. */
+const hexPairs = Int16Array.from({ length: 65_536 }, (_, pair) => {
+  const high = nibbleOf(pair >>> 8);
+  const low = nibbleOf(pair & 0xff);
+  return high < 0 || low < 0 ? -1 : (high << 4) | low;
+});
+
 const decoder = new TextDecoder("utf-8");
 
 /** Reads vectors; call `push` for each chunk and `end` once. */
@@ -272,10 +279,8 @@ export class RequestVectorReader {
     let length = 0;
     let at = cursor.at + 1;
     for (; at + 1 < end; at += 2) {
-      const high = nibbleOf(bytes[at]!);
-      if (high < 0) break;
-      const low = nibbleOf(bytes[at + 1]!);
-      if (low < 0) return -1;
+      const byte = hexPairs[(bytes[at]! << 8) | bytes[at + 1]!]!;
+      if (byte < 0) break;
       if (length === out.length) {
         const grown = new Uint8Array(length * 2);
         grown.set(out);
@@ -283,7 +288,7 @@ export class RequestVectorReader {
         if (isReply) row.reply = out;
         else row.request = out;
       }
-      out[length] = (high << 4) | low;
+      out[length] = byte;
       length += 1;
     }
     if (at >= end || bytes[at] !== QUOTE) return -1;
