@@ -14,6 +14,11 @@ export { IovaDomain } from "./dma/iova-domain.ts";
 export { type Policy, policies, policyNamed } from "./dma/policy.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { AssertionError, type Position, positionText, StackError } from "./errors.ts";
+export { type AcpiKind, buildTable } from "./firmware/acpi/build.ts";
+export { type DecodedTable, decodeTable } from "./firmware/acpi/decode.ts";
+export { readTables, type TablesReading } from "./firmware/acpi/machine-parts.ts";
+export type { TableFinding } from "./firmware/table-finding.ts";
+export { encodeItem, type Structure } from "./firmware/table-item.ts";
 export { DomainType, IommuDomain } from "./iommu/domain.ts";
 export type { DriverDomain } from "./iommu/driver-domain.ts";
 export { amdV1 } from "./iommu/formats/amd-v1.ts";
@@ -57,6 +62,7 @@ export type { Diagnostic, Divergence, RecordingResult } from "./recording/verify
 export { type VerifyOptions, verifyRecording } from "./recording/verify/verify.ts";
 export { type ReplayJson, replayCsv, replayJson } from "./report/replay-report.ts";
 export { renderReplay } from "./report/replay-text.ts";
+export { EMPTY_MACHINE, type Machine } from "./topology/machine.ts";
 export {
   addressOf,
   type Gpa,
@@ -94,7 +100,25 @@ export { MemoryFile } from "./vfio/process/memory-file.ts";
 export { UserProcess } from "./vfio/process/user-process.ts";
 export { VfioExtension, VfioRequest } from "./vfio/requests.ts";
 export { Type1Backend } from "./vfio/type1/backend.ts";
-export { DmaMap, MapFlag, Type1Request, UnmapFlag } from "./vfio/uapi/type1.ts";
+export { readDirty, switchDirtyTracking, type UserBitmap } from "./vfio/type1/dirty.ts";
+export { accessMemory, type DmaAccess } from "./vfio/type1/dma-access.ts";
+export { pinPages, registerDevice, unpinPages } from "./vfio/type1/external-pins.ts";
+export { checkExtension } from "./vfio/type1/info.ts";
+export { type1Ioctl } from "./vfio/type1/ioctl.ts";
+export { type MapRequest, mapDma, mapRequest } from "./vfio/type1/map.ts";
+export { Type1, type Type1Options } from "./vfio/type1/type1.ts";
+export { type UnmapRequest, unmapDma, unmapRequest } from "./vfio/type1/unmap.ts";
+export { type Capability, decodeChain } from "./vfio/uapi/capability-chain.ts";
+export {
+  DirtyFlag,
+  DmaMap,
+  DmaUnmap,
+  MapFlag,
+  Type1Info,
+  Type1Request,
+  UnmapFlag,
+} from "./vfio/uapi/type1.ts";
+export { UserBuffer, type UserMemory } from "./vfio/uapi/user-memory.ts";
 export { Vfio } from "./vfio/vfio.ts";
 export { VirtioIommuDevice } from "./virtio/iommu/device.ts";
 export { IommuQueues } from "./virtio/iommu/device-queue.ts";
