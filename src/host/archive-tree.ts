@@ -64,15 +64,17 @@ export class ArchiveTree implements HostTree {
   }
 
   link(path: string): string | null {
-    const directory = this.#real(directoryOf(path));
-    const member = this.#members.get(joined(directory, path));
+    const direct = this.#members.get(path);
+    const directory = direct === undefined ? this.#real(directoryOf(path)) : directoryOf(path);
+    const member = direct ?? this.#members.get(joined(directory, path));
     if (member === undefined || member.kind === "directory") return null;
     const target = member.kind === "link" ? member.target : linkText(member.bytes);
     return target === null ? null : resolvePath(directory, target);
   }
 
   #file(path: string): Uint8Array | null {
-    const member = this.#members.get(joined(this.#real(directoryOf(path)), path));
+    const member =
+      this.#members.get(path) ?? this.#members.get(joined(this.#real(directoryOf(path)), path));
     return member?.kind === "file" ? member.bytes : null;
   }
 

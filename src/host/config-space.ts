@@ -6,15 +6,8 @@
  * product data). Source: PCI Express Base specification 6.0, 7.5 (header, PCI Express capability),
  * 7.7.11 (ACS), 7.8.8 (PASID), 9.3.3 (SR-IOV), 10.5 (ATS, PRI); Linux uapi/linux/pci_regs.h.
  */
-import type { AcsRegisters, PciPortType } from "../iommu/pci-function.ts";
-import type {
-  AtsRegisters,
-  BridgeWindow,
-  MachineFunction,
-  PasidRegisters,
-  PriRegisters,
-  SriovRegisters,
-} from "../topology/machine.ts";
+import type { PciPortType } from "../iommu/pci-function.ts";
+import type { BridgeWindow, MachineFunction } from "../topology/machine.ts";
 import type { HostFile } from "./tree.ts";
 
 /** What configuration space tells. */
@@ -95,13 +88,8 @@ export const NO_CONFIG: ConfigFacts = {
   configRead: "none",
 };
 
-interface ExtendedFacts {
-  acs: AcsRegisters | null;
-  ats: AtsRegisters | null;
-  pri: PriRegisters | null;
-  pasid: PasidRegisters | null;
-  sriov: SriovRegisters | null;
-}
+/** Facts under way. */
+type Draft = { -readonly [Key in keyof ConfigFacts]: ConfigFacts[Key] };
 
 /** Reads a function's configuration space; what lies beyond the end of `file` is unknown. */
 export function readConfig(file: HostFile): ConfigFacts {
@@ -109,70 +97,69 @@ export function readConfig(file: HostFile): ConfigFacts {
   if (bytes.length < HEADER_BYTES) return NO_CONFIG;
   const view = viewOf(bytes);
   const kind = view.getUint8(0x0e) & 0x7f;
-  const isBridge = kind === 1;
-  const facts: ConfigFacts = {
-    ...NO_CONFIG,
-    vendor: view.getUint16(0, true),
-    device: view.getUint16(2, true),
-    subsystemVendor: kind === 0 ? view.getUint16(0x2c, true) : 0,
-    subsystemDevice: kind === 0 ? view.getUint16(0x2e, true) : 0,
-    revision: view.getUint8(8),
-    classCode: view.getUint32(8, true) >>> 8,
-    header: isBridge ? "bridge" : kind === 2 ? "cardbus" : "endpoint",
-    secondaryBus: isBridge ? view.getUint8(0x19) : -1,
-    subordinateBus: isBridge ? view.getUint8(0x1a) : -1,
-    windows: isBridge ? windowsOf(view) : [],
-    isMultifunction: (view.getUint8(0x0e) & 0x80) !== 0,
-    configRead: "header",
-  };
+  const facts: Draft = { ...NO_CONFIG };
+  facts.vendor = view.getUint16(0, true);
+  facts.device = view.getUint16(2, true);
+  if (kind === 0) {
+    facts.subsystemVendor = view.getUint16(0x2c, true);
+    facts.subsystemDevice = view.getUint16(0x2e, true);
+  }
+  facts.revision = view.getUint8(8);
+  facts.classCode = view.getUint32(8, true) >>> 8;
+  facts.header = kind === 1 ? "bridge" : kind === 2 ? "cardbus" : "endpoint";
+  if (kind === 1) {
+    facts.secondaryBus = view.getUint8(0x19);
+    facts.subordinateBus = view.getUint8(0x1a);
+    facts.windows = windowsOf(view);
+  }
+  facts.isMultifunction = (view.getUint8(0x0e) & 0x80) !== 0;
+  facts.configRead = "header";
   const hasCapabilities = (view.getUint8(6) & 0x10) !== 0;
-  return readCapabilities(file, facts, hasCapabilities ? view.getUint8(0x34) : 0);
+  readCapabilities(file, facts, hasCapabilities ? view.getUint8(0x34) : 0);
+  return facts;
 }
 
-function readCapabilities(file: HostFile, header: ConfigFacts, first: number): ConfigFacts {
+function readCapabilities(file: HostFile, facts: Draft, first: number): void {
   // An ordinary user gets 64 bytes, whatever the size of the file.
-  if (file.read(HEADER_BYTES, 4).length < 4) return header;
-  let facts: ConfigFacts = { ...header, configRead: "conventional" };
+  if (file.read(HEADER_BYTES, 4).length < 4) return;
+  facts.configRead = "conventional";
   let at = first & 0xfc;
   for (let hops = 0; at >= 0x40 && hops < CAPABILITIES_MAX; hops += 1) {
     const bytes = file.read(at, 8);
-    if (bytes.length < 8) return facts;
-    const view = viewOf(bytes);
+    if (bytes.length < 8) return;
     if (bytes[0] === CAP_SUBSYSTEM) {
-      const subsystemVendor = view.getUint16(4, true);
-      facts = { ...facts, subsystemVendor, subsystemDevice: view.getUint16(6, true) };
+      const view = viewOf(bytes);
+      facts.subsystemVendor = view.getUint16(4, true);
+      facts.subsystemDevice = view.getUint16(6, true);
     } else if (bytes[0] === CAP_EXPRESS) {
-      const portType = portTypes.get((bytes[2]! >> 4) & 15) ?? "endpoint";
-      facts = { ...facts, portType };
+      facts.portType = portTypes.get((bytes[2]! >> 4) & 15) ?? "endpoint";
     }
     at = bytes[1]! & 0xfc;
   }
   // Without an Express capability there is no extended space to look for.
-  if (facts.portType === "conventional") return facts;
-  return readExtended(file, facts);
+  if (facts.portType !== "conventional") readExtended(file, facts);
 }
 
-function readExtended(file: HostFile, facts: ConfigFacts): ConfigFacts {
-  const found: ExtendedFacts = { acs: null, ats: null, pri: null, pasid: null, sriov: null };
+function readExtended(file: HostFile, facts: Draft): void {
   let at = 0x100;
   for (let hops = 0; at >= 0x100 && hops < EXTENDED_MAX; hops += 1) {
     const head = file.read(at, 4);
-    if (head.length < 4) return hops === 0 ? facts : { ...facts, ...found, configRead: "extended" };
+    if (head.length < 4) return;
+    facts.configRead = "extended";
     const word = viewOf(head).getUint32(0, true);
     // All ones: the space exists and the device does not answer.
-    if (word === 0xffff_ffff) break;
+    if (word === 0xffff_ffff) return;
     const id = word & 0xffff;
     const bytes = extendedBytes.get(id);
     if (bytes !== undefined) {
       const body = file.read(at, bytes);
-      if (body.length === bytes) takeExtended(id, viewOf(body), found);
+      if (body.length === bytes) takeExtended(id, viewOf(body), facts);
     }
     at = (word >>> 20) & 0xffc;
   }
-  return { ...facts, ...found, configRead: "extended" };
 }
 
-function takeExtended(id: number, view: DataView, found: ExtendedFacts): void {
+function takeExtended(id: number, view: DataView, found: Draft): void {
   const capability = view.getUint16(4, true);
   const control = view.getUint16(6, true);
   if (id === EXT_ACS) found.acs ??= { capability, control };

@@ -7,6 +7,7 @@
 import {
   closeSync,
   constants,
+  type Dirent,
   openSync,
   readdirSync,
   readlinkSync,
@@ -36,6 +37,7 @@ export class DiskTree implements HostTree {
   readonly #root: string;
   readonly #realRoot: string | null;
   #error = "";
+  readonly #kinds = new Map<string, ReadonlyMap<string, Dirent> | null>();
   readonly #directories = new Map<string, string | null>();
   readonly #buffer = new Uint8Array(SMALL_BYTES);
   /** What the one open file of a captured tree holds. */
@@ -151,11 +153,21 @@ export class DiskTree implements HostTree {
     const parent = this.#directory(directoryOf(path));
     if (parent === null) return null;
     const here = `${parent}/${path.slice(path.lastIndexOf("/") + 1)}`;
-    const isLink = this.#attempt(() => readlinkSync(here)) !== null;
-    // What is no link leads nowhere else, be it a directory or not.
-    if (!isLink) return this.#error === "EINVAL" ? here : null;
+    const kind = this.#kindsIn(parent)?.get(path.slice(path.lastIndexOf("/") + 1));
+    if (kind?.isDirectory() === true) return here;
+    if (kind?.isSymbolicLink() !== true) return null;
     const real = this.#attempt(() => realpathSync.native(here));
     return real !== null && `${real}/`.startsWith(`${root}/`) ? real : null;
+  }
+
+  /** What each name in a directory is: one call for all of them. */
+  #kindsIn(directory: string): ReadonlyMap<string, Dirent> | null {
+    const known = this.#kinds.get(directory);
+    if (known !== undefined) return known;
+    const entries = this.#attempt(() => readdirSync(directory, { withFileTypes: true }));
+    const kinds = entries === null ? null : new Map(entries.map((entry) => [entry.name, entry]));
+    this.#kinds.set(directory, kinds);
+    return kinds;
   }
 
   /** A system call; null when it fails, and the reason in `#error`. */

@@ -18,6 +18,8 @@ const RESOURCE_IO = 0x100n;
 const RESOURCE_MEMORY = 0x200n;
 const RESOURCE_PREFETCH = 0x2000n;
 const RESOURCE_64BIT = 0x10_0000n;
+/** How a line begins whose resource does not exist. */
+const UNUSED = "0x0000000000000000 0x0000000000000000";
 /** Standard BARs and the ROM, then the BARs of virtual functions. */
 const RESOURCES = 13;
 
@@ -36,8 +38,14 @@ interface Found {
   readonly directory: string;
 }
 
-/** Reads all functions. Recorded group and IOMMU are filled in by who reads those. */
-export function readPci(tree: HostTree): PciReading {
+/** Which group and IOMMU the kernel put a device into, by its name. */
+export interface Placements {
+  readonly groupOf: ReadonlyMap<string, number>;
+  readonly iommuOf: ReadonlyMap<string, string>;
+}
+
+/** Reads all functions. */
+export function readPci(tree: HostTree, { groupOf, iommuOf }: Placements): PciReading {
   const found: Found[] = [];
   for (const name of tree.list(DEVICES) ?? []) {
     const address = parseBdf(name);
@@ -54,26 +62,42 @@ export function readPci(tree: HostTree): PciReading {
     const physicalFunction = physical === null ? -1 : (indexByName.get(baseName(physical)) ?? -1);
     // What a virtual function is called stands with its physical one.
     const sriov = configs[physicalFunction]?.sriov ?? null;
-    const identity =
-      facts.vendor !== 0xffff
-        ? facts
-        : sriov === null
-          ? identityOf(tree, one.directory, facts)
-          : { ...facts, vendor: configs[physicalFunction]!.vendor, device: sriov.vfDevice };
+    let { vendor, device } = facts;
+    if (vendor === 0xffff && sriov !== null) {
+      vendor = configs[physicalFunction]!.vendor;
+      device = sriov.vfDevice;
+    } else if (vendor === 0xffff) ({ vendor, device } = identityOf(tree, one.directory, facts));
+    // Field by field: to spread ten thousand objects of this size takes as long as to read them.
     return {
-      ...identity,
       segment: one.segment,
       bus: one.bus,
       devfn: one.devfn,
+      portType: facts.portType,
       isMultifunction: physicalFunction < 0 && (facts.isMultifunction || (one.devfn & 7) > 0),
+      acs: facts.acs,
       bridge: bridgeOf(one, found, indexByName, bySecondary),
+      secondaryBus: facts.secondaryBus,
+      vendor,
+      device,
+      subsystemVendor: facts.subsystemVendor,
+      subsystemDevice: facts.subsystemDevice,
+      revision: facts.revision,
+      classCode: facts.classCode,
+      header: facts.header,
+      subordinateBus: facts.subordinateBus,
+      windows: facts.windows,
       node: nodeOf(tree, one.directory),
       bars: barsOf(tree.text(`${one.directory}/resource`), facts.header === "bridge"),
+      ats: facts.ats,
+      pri: facts.pri,
+      pasid: facts.pasid,
+      sriov: facts.sriov,
       physicalFunction,
+      configRead: facts.configRead,
       isUntrusted: false,
       driver: nameBehind(tree, `${one.directory}/driver`),
-      iommu: null,
-      group: null,
+      iommu: iommuOf.get(one.name) ?? null,
+      group: groupOf.get(one.name) ?? null,
     };
   });
   return { functions, hostBridges: hostBridgesOf(tree, found, functions) };
@@ -154,6 +178,7 @@ export function barsOf(text: string | null, isBridge: boolean): Bar[] {
   for (const [index, line] of lines.entries()) {
     // Of a bridge the first two are registers, then comes the ROM, then its windows.
     if (isBridge && index > 1 && index !== 6) continue;
+    if (line.startsWith(UNUSED)) continue;
     const match = /^0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})$/.exec(line);
     if (match === null) continue;
     const [start, last, flags] = match.slice(1).map((digits) => BigInt(`0x${digits}`));

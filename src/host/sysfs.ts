@@ -5,12 +5,7 @@
  * does not show (proximity domains, ranges of ids, regions of memory).
  */
 import { pciName } from "../iommu/pci-function.ts";
-import {
-  EMPTY_MACHINE,
-  type Machine,
-  type MachineFunction,
-  type PlatformDevice,
-} from "../topology/machine.ts";
+import { EMPTY_MACHINE, type Machine, type PlatformDevice } from "../topology/machine.ts";
 import { type HostReading, withFirmware } from "./firmware.ts";
 import { readKernel } from "./kernel-facts.ts";
 import { readGroups } from "./sysfs-groups.ts";
@@ -26,16 +21,12 @@ const PLATFORM_MAX = 65_536;
 export function readHost(tree: HostTree): HostReading {
   const { kernel, architecture } = readKernel(tree);
   const nodes = readNodes(tree);
-  const { functions, hostBridges } = readPci(tree);
   const { iommus, devices } = readIommus(tree);
   const groups = readGroups(tree);
   const groupOf = new Map(groups.flatMap(({ id, devices }) => devices.map((name) => [name, id])));
   const iommuOf = new Map<string, string>();
   for (const [iommu, names] of devices) for (const name of names) iommuOf.set(name, iommu);
-  const placed = functions.map((one): MachineFunction => {
-    const name = pciName(one);
-    return { ...one, group: groupOf.get(name) ?? null, iommu: iommuOf.get(name) ?? null };
-  });
+  const { functions, hostBridges } = readPci(tree, { groupOf, iommuOf });
   const known = new Set(functions.map(pciName));
   const others = [...new Set([...groupOf.keys(), ...iommuOf.keys()])]
     .filter((name) => !known.has(name))
@@ -50,7 +41,7 @@ export function readHost(tree: HostTree): HostReading {
     firmware: hasTree ? "devicetree" : isDevicetree ? "none" : "acpi",
     nodes,
     hostBridges,
-    functions: placed,
+    functions,
     platformDevices: others,
     iommus,
     groups,

@@ -70,7 +70,8 @@ export function ridOf(pci: PciFunction): number {
  * pciName({ segment: 0, bus: 0x3b, devfn: 9, … }); // "0000:3b:01.1"
  */
 export function pciName(pci: Pick<PciFunction, "segment" | "bus" | "devfn">): string {
-  const digits = (value: number, count: number) => hex(value, count).slice(2);
-  const device = digits(pci.devfn >> 3, 2);
-  return `${digits(pci.segment, 4)}:${digits(pci.bus, 2)}:${device}.${pci.devfn & 7}`;
+  const segment = hex(pci.segment, 4).slice(2);
+  return `${segment}:${twoDigits[pci.bus]}:${twoDigits[pci.devfn >> 3]}.${pci.devfn & 7}`;
 }
+
+const twoDigits = Array.from({ length: 256 }, (_, value) => hex(value, 2).slice(2));

@@ -52,11 +52,14 @@ export interface DomainDevice {
 /** The node of each IOMMU, stated or inferred. */
 export function iommuNodes(machine: Machine): Map<string, Walker> {
   const seen = new Map<string, number | null>();
-  for (const { iommu, node } of [...machine.functions, ...machine.platformDevices]) {
-    if (iommu === null || node === null) continue;
-    const before = seen.get(iommu);
-    // Devices of two nodes: no telling.
-    seen.set(iommu, before === undefined || before === node ? node : null);
+  for (const devices of [machine.functions, machine.platformDevices]) {
+    for (const { iommu, node } of devices) {
+      if (iommu === null || node === null) continue;
+      const before = seen.get(iommu);
+      // Devices of two nodes: no telling.
+      if (before === undefined) seen.set(iommu, node);
+      else if (before !== node) seen.set(iommu, null);
+    }
   }
   return new Map(
     machine.iommus.map(({ name, node }) => [
