@@ -6,7 +6,7 @@
 import { assert } from "../../errors.ts";
 import type { IommuDomain } from "../../iommu/domain.ts";
 import { NONE, RANGES_LIMIT, RangeInsert, RangeMap } from "../../iommu/range-map.ts";
-import { addressOf } from "../../units.ts";
+import { addressOf, offsetOf, pfnOf } from "../../units.ts";
 import { type ByteRange, isBelow } from "./byte-range.ts";
 import type { IoPages } from "./pages.ts";
 
@@ -36,6 +36,27 @@ export function pagesByteOf(area: Area, iova: bigint): bigint {
   return (
     iova - addressOf(area.startPfn, area.startOffset) + addressOf(area.firstIndex, area.pageOffset)
   );
+}
+
+/** The two areas that one becomes when it is cut behind an address inside it. */
+export function splitArea(area: Area, iova: bigint): [Area, Area] {
+  const second = iova + 1n;
+  const cutByte = pagesByteOf(area, second);
+  const isInsidePage = offsetOf(cutByte) !== 0;
+  const first: Area = {
+    ...area,
+    lastPfn: pfnOf(iova),
+    lastOffset: offsetOf(iova),
+    lastIndex: pfnOf(cutByte) - (isInsidePage ? 0 : 1),
+  };
+  const rest: Area = {
+    ...area,
+    startPfn: pfnOf(second),
+    startOffset: offsetOf(second),
+    firstIndex: pfnOf(cutByte),
+    pageOffset: offsetOf(cutByte),
+  };
+  return [first, rest];
 }
 
 /** The areas of an IOAS. */

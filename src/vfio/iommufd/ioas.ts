@@ -11,7 +11,7 @@ import type { IommuDomain } from "../../iommu/domain.ts";
 import { RANGES_LIMIT } from "../../iommu/range-map.ts";
 import { type ReservedRegion, ReservedType } from "../../iommu/reserved-regions.ts";
 import { ADDRESS_LAST, addressOf, offsetOf, PAGE_BYTES, pfnOf } from "../../units.ts";
-import { type Area, pagesByteOf } from "./area.ts";
+import { type Area, pagesByteOf, splitArea } from "./area.ts";
 import {
   type ByteRange,
   byteRange,
@@ -186,8 +186,8 @@ export class Ioas {
     const pageBytes = 2 ** driver.pageShifts[0]!;
     const alignment = Math.max(pageBytes, space.alignment);
     if (alignment > PAGE_BYTES) return Errno.EINVAL;
-    if (!this.#suitsAlignment(alignment)) return Errno.EADDRINUSE;
-    let errno = this.#reserveOutside(driver.apertureStartPfn, driver.apertureLastPfn, domain);
+    if (!this.space.suitsAlignment(alignment)) return Errno.EADDRINUSE;
+    let errno = space.reserveOutside(driver.apertureStartPfn, driver.apertureLastPfn, domain);
     if (errno === Errno.OK) errno = this.#fillAll(domain);
     if (errno !== Errno.OK) {
       space.unreserve(domain);
@@ -277,23 +277,9 @@ export class Ioas {
     if (offsetOf(second) % this.space.alignment !== 0) return Errno.EINVAL;
     if (area.accesses > 0) return Errno.EINVAL;
     if (area.storage !== null && this.#hasLargePages) return Errno.EINVAL;
-    const cutByte = pagesByteOf(area, second);
-    const isInsidePage = offsetOf(cutByte) !== 0;
     this.#stopRevocation(area);
     this.space.areas.remove(area);
-    const first: Area = {
-      ...area,
-      lastPfn: pfnOf(iova),
-      lastOffset: offsetOf(iova),
-      lastIndex: pfnOf(cutByte) - (isInsidePage ? 0 : 1),
-    };
-    const rest: Area = {
-      ...area,
-      startPfn: pfnOf(second),
-      startOffset: offsetOf(second),
-      firstIndex: pfnOf(cutByte),
-      pageOffset: offsetOf(cutByte),
-    };
+    const [first, rest] = splitArea(area, iova);
     pages.users += 1;
     for (const each of [first, rest]) {
       this.space.areas.insert(each);
@@ -410,34 +396,14 @@ export class Ioas {
     return { errno: unmapped === 0n ? Errno.ENOENT : Errno.OK, length: unmapped };
   }
 
-  #reserveOutside(startPfn: number, lastPfn: number, owner: object): number {
-    const { space } = this;
-    if (startPfn > 0) {
-      const errno = space.reserve(0n, addressOf(startPfn) - 1n, owner);
-      if (errno !== Errno.OK) return errno;
-    }
-    const last = addressOf(lastPfn, PAGE_BYTES - 1);
-    return last === ADDRESS_LAST ? Errno.OK : space.reserve(last + 1n, ADDRESS_LAST, owner);
-  }
-
   #updateAlignment(): number {
     let alignment = this.#hasLargePages ? 1 : PAGE_BYTES;
     for (const domain of this.domains) {
       alignment = Math.max(alignment, 2 ** domain.driver!.pageShifts[0]!);
     }
     for (const user of this.users) alignment = Math.max(alignment, user.alignment);
-    if (!this.#suitsAlignment(alignment)) return Errno.EADDRINUSE;
+    if (!this.space.suitsAlignment(alignment)) return Errno.EADDRINUSE;
     this.space.alignment = alignment;
     return Errno.OK;
-  }
-
-  #suitsAlignment(alignment: number): boolean {
-    if (alignment <= this.space.alignment) return true;
-    for (const area of this.space.areas) {
-      const end = (area.lastOffset + 1) % alignment;
-      if (area.startOffset % alignment !== 0 || end !== 0) return false;
-      if (area.pageOffset % alignment !== 0) return false;
-    }
-    return true;
   }
 }

@@ -17,7 +17,7 @@ import { assert } from "../../errors.ts";
 import { claimDevice, releaseDevice } from "../../iommu/attach.ts";
 import type { IommuDevice } from "../../iommu/device.ts";
 import type { IommuGroup } from "../../iommu/group.ts";
-import { ADDRESS_LAST, log2Floor } from "../../units.ts";
+import { ADDRESS_LAST } from "../../units.ts";
 import { UserProcess } from "../process/user-process.ts";
 import { Access, type AccessOwner } from "./access.ts";
 import {
@@ -30,7 +30,8 @@ import {
 } from "./device.ts";
 import { type BitSetter, readDirtyBitmap, setDirtyTracking } from "./dirty.ts";
 import { FaultObject } from "./fault-object.ts";
-import { allocHwpt, type Hwpt, IoasObject } from "./hwpt.ts";
+import { type Hwpt, IoasObject } from "./hwpt.ts";
+import { allocTable, type HardwareInfo, hardwareInfo } from "./hwpt-calls.ts";
 import { Ioas, type IovaReply, type UnmapReply } from "./ioas.ts";
 import type { IovaSpan } from "./iova-space.ts";
 import { LockedUser } from "./locked-user.ts";
@@ -44,7 +45,13 @@ import {
   protOf,
 } from "./map.ts";
 import { Objects } from "./objects.ts";
-import { changeProcess, hugePagesOf, type OptionReply, switchOption } from "./option.ts";
+import {
+  changeProcess,
+  chargeModeOf,
+  hugePagesOf,
+  type OptionReply,
+  switchOption,
+} from "./option.ts";
 import * as uapi from "./uapi.ts";
 
 type InputOf<L extends { readonly fields: uapi.Fields }> = uapi.Input<L["fields"]>;
@@ -215,7 +222,11 @@ export class Iommufd {
     if (optionId !== uapi.IommuOption.RLIMIT_MODE || objectId !== 0) {
       return { errno: Errno.EOPNOTSUPP, val64 };
     }
-    return this.#rlimitMode(op, val64);
+    if (op === uapi.OptionOp.SET) {
+      if (!this.caller.canResource) return { errno: Errno.EPERM, val64 };
+      if (this.objects.count > 0) return { errno: Errno.EBUSY, val64 };
+    }
+    return switchOption(op, val64, chargeModeOf(this));
   }
 
   /** VFIO_IOAS: which IOAS container calls work on. @returns EOPNOTSUPP, ENOENT, ENODEV (none) */
@@ -247,52 +258,12 @@ export class Iommufd {
    *   what {@link Ioas.addDomain} gives
    */
   hwptAlloc(call: InputOf<typeof uapi.HwptAlloc>): { errno: number; hwptId: number } {
-    const { flags = 0, devId = 0, ptId = 0, dataType = 0, dataLen = 0, faultId = 0 } = call;
-    const failed = (errno: number) => ({ errno, hwptId: 0 });
-    if ((call.reserved0 ?? 0) !== 0) return failed(Errno.EOPNOTSUPP);
-    if ((dataType === 0) !== (dataLen === 0)) return failed(Errno.EINVAL);
-    const device = this.objects.find(devId, "device") as BoundDevice | null;
-    if (device === null) return failed(Errno.ENOENT);
-    const parent = this.objects.any(ptId);
-    if (parent === null || (parent.kind !== "ioas" && parent.kind !== "hwpt")) {
-      return failed(Errno.EINVAL);
-    }
-    if (!this.objects.hasRoom) return failed(Errno.ENOMEM);
-    // Tables of guests, which have driver data and lie on another table, are not there.
-    if (parent.kind === "hwpt") return failed(dataType === 0 ? Errno.EINVAL : Errno.EOPNOTSUPP);
-    if (dataType !== 0) return failed(Errno.EOPNOTSUPP);
-    const table = allocHwpt(parent as IoasObject, device.device, flags, null);
-    if (typeof table === "number") return failed(table);
-    if ((flags & uapi.HwptFlag.FAULT_ID_VALID) !== 0) {
-      const fault = this.objects.find(faultId, "fault") as FaultObject | null;
-      if (fault === null) {
-        table.destroy();
-        return failed(Errno.ENOENT);
-      }
-      table.setFault(fault);
-    }
-    this.objects.add(table);
-    return { errno: Errno.OK, hwptId: table.id };
+    return allocTable(this.objects, call);
   }
 
   /** GET_HW_INFO, without data of the driver. @returns EOPNOTSUPP, ENOENT */
-  getHwInfo(call: InputOf<typeof uapi.HwInfo>): {
-    errno: number;
-    capabilities: bigint;
-    maxPasidLog2: number;
-  } {
-    const isReserved = (call.reserved0 ?? []).some((byte) => byte !== 0);
-    const none = { capabilities: 0n, maxPasidLog2: 0 };
-    if ((call.flags ?? 0) !== 0 || isReserved) return { errno: Errno.EOPNOTSUPP, ...none };
-    const bound = this.objects.find(call.devId ?? 0, "device") as BoundDevice | null;
-    if (bound === null) return { errno: Errno.ENOENT, ...none };
-    const { device } = bound;
-    const tracks = device.ops!.capable?.(device, "dirty-tracking") ?? false;
-    return {
-      errno: Errno.OK,
-      capabilities: tracks ? uapi.HW_CAP_DIRTY_TRACKING : 0n,
-      maxPasidLog2: device.maxPasids > 0 ? log2Floor(device.maxPasids) : 0,
-    };
+  getHwInfo(call: InputOf<typeof uapi.HwInfo>): HardwareInfo {
+    return hardwareInfo(this.objects, call);
   }
 
   /** HWPT_SET_DIRTY_TRACKING; pages begin clean. @returns EOPNOTSUPP, ENOENT */
@@ -459,19 +430,5 @@ export class Iommufd {
     const bound = this.objects.find(devId, "device");
     assert(bound !== null, "a device is named by the driver that bound it");
     return bound as BoundDevice;
-  }
-
-  #rlimitMode(op: number, val64: bigint): OptionReply {
-    if (op === uapi.OptionOp.SET) {
-      if (!this.caller.canResource) return { errno: Errno.EPERM, val64 };
-      if (this.objects.count > 0) return { errno: Errno.EBUSY, val64 };
-    }
-    return switchOption(op, val64, {
-      isOn: this.isChargingProcess,
-      turn: (isOn) => {
-        this.isChargingProcess = isOn;
-        return Errno.OK;
-      },
-    });
   }
 }

@@ -6,7 +6,7 @@
  * iopt_reserve_iova, iopt_set_allow_iova; drivers/iommu/iommufd/ioas.c:iommufd_ioas_load_iovas.
  */
 import { Errno } from "../../errno.ts";
-import { ADDRESS_LAST, log2Ceil, PAGE_BYTES, powerOfTwo } from "../../units.ts";
+import { ADDRESS_LAST, addressOf, log2Ceil, PAGE_BYTES, powerOfTwo } from "../../units.ts";
 import { AreaMap } from "./area.ts";
 import { type ByteRange, lastOf, overlap, rangeBetween, startOf } from "./byte-range.ts";
 
@@ -71,6 +71,16 @@ export class IovaSpace {
     return Errno.OK;
   }
 
+  /** Reserves what an aperture leaves out. @returns EADDRINUSE; what was reserved stays then */
+  reserveOutside(startPfn: number, lastPfn: number, owner: object): number {
+    if (startPfn > 0) {
+      const errno = this.reserve(0n, addressOf(startPfn) - 1n, owner);
+      if (errno !== Errno.OK) return errno;
+    }
+    const last = addressOf(lastPfn, PAGE_BYTES - 1);
+    return last === ADDRESS_LAST ? Errno.OK : this.reserve(last + 1n, ADDRESS_LAST, owner);
+  }
+
   /** Ends what an owner reserved. */
   unreserve(owner: object): void {
     let kept = 0;
@@ -92,6 +102,17 @@ export class IovaSpace {
     if (ranges.some((range) => this.#isReserved(range))) return Errno.EADDRINUSE;
     this.#allowed = ranges;
     return Errno.OK;
+  }
+
+  /** Whether all that is mapped keeps to an alignment. */
+  suitsAlignment(alignment: number): boolean {
+    if (alignment <= this.alignment) return true;
+    for (const area of this.areas) {
+      const end = (area.lastOffset + 1) % alignment;
+      if (area.startOffset % alignment !== 0 || end !== 0) return false;
+      if (area.pageOffset % alignment !== 0) return false;
+    }
+    return true;
   }
 
   /** Whether a mapping may be made in a range. @returns EINVAL, EEXIST, 0 */

@@ -33,6 +33,17 @@ export function switchOption(op: number, val64: bigint, option: Switch): OptionR
   return { errno: option.turn(val64 === 1n), val64 };
 }
 
+/** The switch of a file for charging the process instead of its user. */
+export function chargeModeOf(file: { isChargingProcess: boolean }): Switch {
+  return {
+    isOn: file.isChargingProcess,
+    turn(isOn) {
+      file.isChargingProcess = isOn;
+      return Errno.OK;
+    },
+  };
+}
+
 /** The switch of an IOAS for large pages. */
 export function hugePagesOf(ioas: Ioas): Switch {
   return {
