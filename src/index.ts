@@ -81,6 +81,7 @@ export { allReduceHost } from "./vfio/host/all-reduce-host.ts";
 export { type Connection, connect, mapMemory } from "./vfio/host/connect.ts";
 export { buildHost, type Host, type HostOptions } from "./vfio/host/host.ts";
 export type { DevicePlan, HostPlan, NodePlan, UnitPlan } from "./vfio/host/host-plan.ts";
+export { type PlanChoices, planOfMachine } from "./vfio/host/plan-of-machine.ts";
 export { deviceAccess, readsByUnit, walkedNodes } from "./vfio/host/walks.ts";
 export { Iommufd } from "./vfio/iommufd/iommufd.ts";
 export { IommufdFile } from "./vfio/iommufd/iommufd-file.ts";

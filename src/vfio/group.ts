@@ -83,10 +83,10 @@ export class VfioGroup {
 
   /** open(2). @returns a descriptor, or ENODEV, EPERM, EBUSY, EMFILE */
   open(task: VfioTask): IoctlResult {
+    if (task.descriptors.isFull) return result(Errno.EMFILE);
     if (this.devices.length === 0) return result(Errno.ENODEV);
     if (this.type === "no-iommu" && !task.canRawIo) return result(Errno.EPERM);
     if (this.cdevOpenCount > 0 || this.isOpen) return result(Errno.EBUSY);
-    if (task.descriptors.isFull) return result(Errno.EMFILE);
     this.#openedFile = new OpenFile(new GroupFile(this));
     return task.descriptors.install(this.#openedFile);
   }

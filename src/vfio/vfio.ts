@@ -97,6 +97,7 @@ export class Vfio {
    * @returns a descriptor, or ENOENT, ENODEV, EPERM, EBUSY, EMFILE
    */
   open(task: VfioTask, path: string): IoctlResult {
+    if (task.descriptors.isFull) return result(Errno.EMFILE);
     const name = /^\/dev\/vfio\/([^/]+)$/.exec(path)?.[1];
     if (name === "vfio") return task.open(this.createContainer());
     const group = this.#groups.find((each) => each.fileName === name);

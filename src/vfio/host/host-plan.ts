@@ -13,7 +13,7 @@
 import type { DomainType } from "../../iommu/domain.ts";
 import type { IotlbGeometry } from "../../iommu/iotlb.ts";
 import type { PciPortType, PciQuirks } from "../../iommu/pci-function.ts";
-import type { FirmwareRange } from "../../iommu/reserved-regions.ts";
+import type { FirmwareRange, ReservedRegion } from "../../iommu/reserved-regions.ts";
 import type { CacheGeometry } from "../../iommu/tag-array.ts";
 import type { PciBar } from "../device/pci-bar.ts";
 
@@ -61,6 +61,8 @@ export interface DevicePlan {
   readonly classCode?: number;
   /** Ranges that firmware needs mapped to themselves (RMRR, IVMD). */
   readonly directRanges?: readonly FirmwareRange[];
+  /** All its reserved regions, in place of what the driver of its unit would report. */
+  readonly regions?: readonly ReservedRegion[];
   /** Address of the bridge above. */
   readonly bridge?: string;
   /** Bus below a bridge. */

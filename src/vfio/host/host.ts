@@ -200,7 +200,10 @@ export class Host {
       blocksFirst: traits.blocksFirst,
       unitOf: (device) => this.#unitOf.get(device) ?? null,
       createDomain: (device, unit) => this.#createDomain(kind, device, unit),
-      reservedRegions: (device) => traits.regionsOf(this.#planOf.get(device)!),
+      reservedRegions: (device) => {
+        const plan = this.#planOf.get(device)!;
+        return plan.regions ?? traits.regionsOf(plan);
+      },
       ...(pageResponse === undefined ? {} : { pageResponse }),
       ...(domainTrace === undefined ? {} : { trace: domainTrace }),
     });

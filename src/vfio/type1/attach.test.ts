@@ -132,6 +132,17 @@ describe("attaching a group", () => {
     expect([count(1, [A, B]), count(2, [A, B])]).toEqual([1, 2]);
   });
 
+  it("row 37: by node is not even tried on a domain of another node, as the trace shows", () => {
+    const { host, task, events } = setup(twoNodePlan(), { type1: { attachGroupByNode: 1 } });
+    const { fd } = connect(host, task, [A]);
+    events.length = 0;
+    setContainer(task, openGroup(host, task, C), fd);
+    expect(events).toEqual([`attach ${C}`, `attach ${C}`]);
+    events.length = 0;
+    setContainer(task, openGroup(host, task, B), fd);
+    expect(events).toEqual([`attach ${B}`, `attach ${B}`, `attach ${B}`, `attach ${B}`]);
+  });
+
   it("row 38: is EPERM where interrupts can be forged, unless that is allowed", () => {
     const plan = twoNodePlan({ near: { isolatesMsi: false } });
     const errnoOf = (allowUnsafeInterrupts: boolean) => {
