@@ -71,6 +71,8 @@ export class TableWalker {
   readonly #isMetered: boolean;
   /** The chunk that the last entry was read from. */
   readonly #chunk: FrameChunk = createChunk();
+  /** The same for {@link walkPlain}, which every miss that a device recovers from goes through. */
+  readonly #plainChunk: FrameChunk = createChunk();
   /** The attributes of the leaf found last, and the rights they give. */
   #attributesLow = 0;
   #attributesHigh = 0;
@@ -255,7 +257,7 @@ export class TableWalker {
     const format = this.#format;
     const iovaLow = iovaPfn >>> 0;
     const iovaHigh = highBits(iovaPfn);
-    const chunk = createChunk();
+    const chunk = this.#plainChunk;
     let andLow = -1;
     let andHigh = -1;
     let orHigh = 0;

@@ -50,8 +50,8 @@ export class FaultParam {
   readonly queue: WorkQueue;
   /** Requests of groups that are not complete, in order of arrival. */
   readonly partial: PageRequest[] = [];
-  /** Groups without an answer. */
-  readonly pending = new Set<FaultGroup>();
+  /** Groups without an answer; an answer moves the last one into the place of its own. */
+  readonly pending: FaultGroup[] = [];
   readonly send: SendResponse;
 
   constructor(deviceName: string, queue: WorkQueue, send: SendResponse) {
@@ -82,6 +82,8 @@ export class FaultGroup {
   readonly requests: readonly PageRequest[];
   /** Free for the handler's use. */
   cookie = 0;
+  /** Place among the pending groups, −1 once answered. */
+  #place: number;
 
   constructor(param: FaultParam, handle: AttachHandle | null, requests: readonly PageRequest[]) {
     assert(requests.length >= 1, "a group has a last request");
@@ -90,7 +92,7 @@ export class FaultGroup {
     this.param = param;
     this.handle = handle;
     this.requests = requests;
-    param.pending.add(this);
+    this.#place = param.pending.push(this) - 1;
   }
 
   get last(): PageRequest {
@@ -99,12 +101,19 @@ export class FaultGroup {
 
   /** Whether the device still waits. */
   get isPending(): boolean {
-    return this.param.pending.has(this);
+    return this.#place >= 0;
   }
 
   /** Answers the device, unless that was done before. @returns whether it was sent now */
   respond(code: PageResponse): boolean {
-    if (!this.param.pending.delete(this)) return false;
+    if (this.#place < 0) return false;
+    const { pending } = this.param;
+    const last = pending.pop()!;
+    if (last !== this) {
+      pending[this.#place] = last;
+      last.#place = this.#place;
+    }
+    this.#place = -1;
     this.param.send(this.last, code);
     return true;
   }

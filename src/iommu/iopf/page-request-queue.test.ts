@@ -150,7 +150,7 @@ describe("the ring", () => {
     const { queue, send, device } = setup();
     send([2 ** 35 - 1, 2 ** 52 - 2 ** 35, 2 ** 52 - 1]);
     queue.drain();
-    expect([queue.counts.refused, device.faultParam!.pending.size]).toEqual([0, 1]);
+    expect([queue.counts.refused, device.faultParam!.pending.length]).toEqual([0, 1]);
   });
 
   it("a stop marker is dropped without an answer", () => {

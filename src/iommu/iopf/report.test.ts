@@ -65,7 +65,7 @@ describe("reportDeviceFault", () => {
     expect(report(6, { grpid: 2 })).toBe(Errno.OK);
     expect(codes()).toEqual([FAILURE]);
     expect(device.faultParam!.partial).toEqual([]);
-    expect(device.faultParam!.pending.size).toBe(0);
+    expect(device.faultParam!.pending.length).toBe(0);
     world.allocations = 9;
     report(7, { grpid: 2 });
     expect(taken[0]!.requests.length).toBe(1);
@@ -88,7 +88,7 @@ describe("reportDeviceFault", () => {
     for (let index = 1; index < PENDING_MAX; index += 1) report(index);
     expect(codes()).toEqual([]);
     report(1);
-    expect([codes(), device.faultParam!.pending.size]).toEqual([[FAILURE], PENDING_MAX]);
+    expect([codes(), device.faultParam!.pending.length]).toEqual([[FAILURE], PENDING_MAX]);
   });
 
   it("a domain without a handler, or a device on no queue, is answered INVALID each time", () => {

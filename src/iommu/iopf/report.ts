@@ -45,7 +45,7 @@ export function reportDeviceFault(
   const requests = param.partial.length === 0 ? [] : param.takePartials(request.grpid);
   requests.push(request);
   const faults = new FaultGroup(param, handle, requests);
-  const hasRoom = param.pending.size <= PENDING_MAX && queue.allows("group");
+  const hasRoom = param.pending.length <= PENDING_MAX && queue.allows("group");
   const errno = hasRoom ? handler.handle(faults) : Errno.ENOMEM;
   if (errno !== Errno.OK) faults.respond(PageResponse.FAILURE);
   return Errno.OK;

@@ -39,7 +39,7 @@ describe("hostile page requests", () => {
         for (const each of requests) reportDeviceFault(world.groups[0]!, world.devices[0]!, each);
         world.settle();
         const { faultParam } = world.devices[0]!;
-        expect(faultParam!.pending.size).toBe(0);
+        expect(faultParam!.pending.length).toBe(0);
         const isPartial = ({ flags, pasid }: PageRequest) =>
           (flags & PageRequestFlag.LAST_PAGE) === 0 &&
           ((flags & PageRequestFlag.PASID_VALID) === 0 || pasid === 0);

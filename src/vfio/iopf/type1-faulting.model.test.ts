@@ -86,7 +86,9 @@ function check(world: FaultingWorld): void {
   }
   checkReach(world, expected);
   expect(world.units.map(({ queue }) => queue.heldCount)).toEqual(world.units.map(() => 0));
-  expect(world.devices.every(({ faultParam }) => (faultParam?.pending.size ?? 0) === 0)).toBe(true);
+  expect(world.devices.every(({ faultParam }) => (faultParam?.pending.length ?? 0) === 0)).toBe(
+    true,
+  );
   expect(world.process.lockedPages).toBe(0);
 }
 
