@@ -55,6 +55,11 @@ export class DirtyBitmap {
     this.#isFull = true;
   }
 
+  /** Whether all bits are set because of {@link fill}. */
+  get isFull(): boolean {
+    return this.#isFull;
+  }
+
   /** Whether a bit is set. */
   has(bit: number): boolean {
     if (this.#isFull) return true;

@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { DirtyFlag } from "../uapi/type1.ts";
@@ -116,6 +117,42 @@ describe("DIRTY_PAGES", () => {
     populateAll(world.type1);
     expect(get(world, 0, MIB)).toEqual(all(256));
     expect(get(world, 0, MIB)).toEqual([4]);
+  });
+
+  it("any range of pages that are all dirty comes out whole, wherever it lies", () => {
+    const given = fc.tuple(fc.nat(200), fc.integer({ min: 1, max: 200 }));
+    fc.assert(
+      fc.property(given, ([page, pages]) => {
+        const world = makeWorld();
+        world.map(page * 4096, VADDR, pages * 4096);
+        switchDirtyTracking(world.type1, DirtyFlag.START);
+        expect(get(world, 0, 400 * 4096)).toEqual(all(pages).map((index) => page + index));
+      }),
+      { seed: 1, numRuns: 60 },
+    );
+  });
+
+  it("2^31 - 1 dirty pages come out as 256 MiB of ones, in order", () => {
+    const pages = 2 ** 31 - 1;
+    const world = makeWorld({ domains: 0 });
+    world.map(0, 0, pages * 4096);
+    switchDirtyTracking(world.type1, DirtyFlag.START);
+    populateAll(world.type1);
+    let bytes = 0;
+    let ones = 0;
+    const user = {
+      read: () => false,
+      write(address: bigint, piece: Uint8Array) {
+        expect(address).toBe(ADDRESS + BigInt(bytes));
+        bytes += piece.length;
+        if (piece[0] === 0xff) ones += piece.length;
+        return true;
+      },
+    };
+    const bitmap = { pgsize: 4096n, size: 2n ** 28n, address: ADDRESS };
+    const size = BigInt(pages) << 12n;
+    expect(readDirty(world.type1, 0n, size, bitmap, user)).toBe(Errno.OK);
+    expect([bytes, ones]).toEqual([2 ** 28, 2 ** 28]);
   });
 
   it("a large bitmap is written in pieces", () => {

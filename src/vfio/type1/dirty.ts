@@ -146,7 +146,7 @@ export function writeDirty(
     const first = Math.max(0, at - shift);
     const end = Math.min(length, at + PIECE_BITS) - shift;
     const last = Math.min(bits, end);
-    if (isAllDirty) for (let bit = first; bit < last; bit += 1) set(bit);
+    if (isAllDirty || dirty.isFull) fillBits(piece, first + shift - at, last + shift - at);
     else dirty.forEachSet(first, last, set);
     for (let bit = Math.max(first, bits); bit < end; bit += 1) {
       if (dirty.hasLeftover(bit - bits)) set(bit);
@@ -162,6 +162,15 @@ export function writeDirty(
     return bit >= 0 && (isAllDirty || dirty.has(bit));
   });
   return Errno.OK;
+}
+
+/** Sets bits from `first` up to, not including, `end`. */
+function fillBits(bytes: Uint8Array, first: number, end: number): void {
+  let bit = first;
+  for (; bit < end && (bit & 7) !== 0; bit += 1) bytes[bit >>> 3]! |= 1 << (bit & 7);
+  const wholeEnd = Math.max(bit, end - (end & 7));
+  bytes.fill(0xff, bit >>> 3, wholeEnd >>> 3);
+  for (bit = wholeEnd; bit < end; bit += 1) bytes[bit >>> 3]! |= 1 << (bit & 7);
 }
 
 function start(type1: Type1): number {
