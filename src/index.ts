@@ -88,6 +88,7 @@ export { IommufdFile } from "./vfio/iommufd/iommufd-file.ts";
 export { HwptFlag, MapFlag as IoasMapFlag } from "./vfio/iommufd/uapi.ts";
 export { VfioCdev } from "./vfio/iommufd/vfio-cdev.ts";
 export { FaultingHost, type FaultingHostOptions } from "./vfio/iopf/faulting-host.ts";
+export { pinForFaults, unpinForFaults } from "./vfio/iopf/selective-pins.ts";
 export { Type1Faulting } from "./vfio/iopf/type1-faulting.ts";
 export { AddressSpace } from "./vfio/process/address-space.ts";
 export {

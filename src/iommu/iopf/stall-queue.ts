@@ -12,8 +12,8 @@
  *
  * Source: Arm SMMUv3 specification (IHI 0070), 3.12.2 "Stall model", 4.6.1 CMD_RESUME, 4.6.2
  * CMD_STALL_TERM, 7.2 "Event queue recorded faults and events"; drivers/iommu/arm/arm-smmu-v3/
- * arm-smmu-v3.c: arm_smmu_handle_event, arm_smmu_page_response. Linux 7.2 does not report the
- * stalls of a stage 2 of its own making; the flag STAGE2 is that of the proposal of 2021.
+ * arm-smmu-v3.c: arm_smmu_handle_event, arm_smmu_page_response. Linux 7.2 does not tell handlers
+ * which stage missed; the flag STAGE2, and the intermediate address, are the proposal's of 2021.
  */
 import { Errno } from "../../errno.ts";
 import { assert } from "../../errors.ts";

@@ -3,7 +3,8 @@
  * engine that does DMA, type1 with the proposal of 2021.
  *
  * Devices behind an SMMU stall; those behind other IOMMUs have ATS and the page request interface of
- * PCI. Nothing happens by itself: `settle` lets the drivers and their queues work.
+ * PCI. (AMD logs page requests in another layout than VT-d; its units have VT-d's ring here.)
+ * Nothing happens by itself: `settle` lets the drivers and their queues work.
  */
 import { Errno } from "../../errno.ts";
 import { assert } from "../../errors.ts";
