@@ -47,12 +47,13 @@ export function recordedIommuOps(facts: RecordedIommuFacts, trace: DomainTrace |
 
 /** What lies between allowed ranges is reserved; below and above them the aperture ends. */
 function regionsBetween(allowed: RecordedIommuFacts["allowed"]): ReservedRegion[] {
-  return allowed.slice(1).map(({ start }, index) => ({
+  const gaps = allowed.slice(1).map(({ start }, index) => ({
     type: ReservedType.RESERVED,
     start: allowed[index]!.last + 1n,
     last: start - 1n,
     prot: 0,
   }));
+  return gaps.filter(({ start, last }) => start <= last);
 }
 
 class RecordedDomain implements DriverDomain {
@@ -71,8 +72,9 @@ class RecordedDomain implements DriverDomain {
     const { pageSizes, allowed } = facts;
     const shifts = PAGE_SHIFTS.filter((shift) => ((pageSizes >> BigInt(shift)) & 1n) === 1n);
     this.pageShifts = shifts.length === 0 ? [12] : shifts;
-    this.apertureStartPfn = Number(((allowed[0]?.start ?? 0n) + 0xfffn) >> 12n);
-    this.apertureLastPfn = Number(((allowed.at(-1)?.last ?? ADDRESS_LAST) + 1n) >> 12n) - 1;
+    // An aperture has whole frames; one that was recorded otherwise shows in GET_INFO.
+    this.apertureStartPfn = Number((allowed[0]?.start ?? 0n) >> 12n);
+    this.apertureLastPfn = Number((allowed.at(-1)?.last ?? ADDRESS_LAST) >> 12n);
     this.#isCoherent = facts.isCoherent;
   }
 

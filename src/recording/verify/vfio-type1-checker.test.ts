@@ -144,6 +144,16 @@ describe("VfioType1Checker", () => {
   });
 
   it.each([
+    ["inside one page", '[["0x1","0x2"]]'],
+    ["side by side", '[["0x0","0xfff"],["0x1000","0xffffffffffffffff"]]'],
+  ])("allowed ranges %s are no machine's, and GET_INFO diverges", (_what, ranges) => {
+    const odd = '[["0x0","0xfedfffff"],["0xfef00000","0xffffffffffff"]]';
+    const outcome = checkType1(headLines().replace(odd, ranges));
+    expect(unwaivedOf(outcome)).toHaveLength(1);
+    expect(unwaivedOf(outcome)[0]).toMatch(/GET_INFO: .*iova_ranges/);
+  });
+
+  it.each([
     ["a call before any head line", map(), /how the container was opened/],
     ["a call before GET_INFO", `${headLines().split("\n")[0]}\n${map()}`, /the container's ranges/],
     ["an info without open", `${headLines().split("\n")[1]}\n`, /how the container was opened/],
