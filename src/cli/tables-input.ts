@@ -2,7 +2,7 @@
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { StackError } from "../errors.ts";
-import type { DescriptionFile } from "../firmware/table-kinds.ts";
+import type { DescriptionFile } from "../firmware/table-description.ts";
 import { openFile, STDIN_PATH } from "../recording/node/file-source.ts";
 
 /** A file of tables is read up to this size; a devicetree of QEMU is 1 MiB, a DSDT less. */

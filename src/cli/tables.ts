@@ -1,17 +1,18 @@
 /** The verb `tables`: firmware tables from a topology, and what is in tables. */
 import { writeFileSync } from "node:fs";
 import { StackError } from "../errors.ts";
+import { decodeTable } from "../firmware/acpi/decode.ts";
+import { HEADER_BYTES } from "../firmware/acpi/header.ts";
 import { defaultIds, idsOf, type TableIds } from "../firmware/acpi/table-writer.ts";
 import { checkMachine } from "../firmware/check-machine.ts";
-import {
-  type DescriptionDocument,
-  type DescriptionFamily,
-  type DescriptionFile,
-  type DescriptionKind,
-  type DescriptionReading,
-  descriptionKinds,
-  familyOf,
-} from "../firmware/table-kinds.ts";
+import type {
+  DescriptionDocument,
+  DescriptionFamily,
+  DescriptionFile,
+  DescriptionKind,
+  DescriptionReading,
+} from "../firmware/table-description.ts";
+import { descriptionKinds, familyOf } from "../firmware/table-kinds.ts";
 import { STDIN_PATH } from "../recording/node/file-source.ts";
 import { renderFindings, renderTree } from "../report/tables-text.ts";
 import type { Machine } from "../topology/machine.ts";
@@ -157,7 +158,7 @@ export async function check(
 export async function build(flags: BuildFlags, path: string, terminal: Terminal): Promise<Exit> {
   const kind = kindNamed(flags.as);
   const machine = await readTopology(path);
-  const bytes = kind.build(machine, await idsLike(flags.like));
+  const bytes = kind.build(machine, await idsLike(flags.like, kind));
   if (flags.output !== undefined && flags.output !== STDIN_PATH) {
     writeTo(flags.output, flags.output, bytes);
     terminal.note(`${flags.output}: ${kind.name}, ${bytes.length} bytes`);
@@ -205,17 +206,19 @@ function writeTo(target: string | number, name: string, bytes: Uint8Array): void
 
 /**
  * Ids for a table that shall take the place of another: the same maker and table, one revision up,
- * as Linux's override from the initial RAM disk wants it (F19).
+ * as Linux's override from the initial RAM disk wants it.
  */
-async function idsLike(path: string | undefined): Promise<TableIds> {
+async function idsLike(path: string | undefined, kind: DescriptionKind): Promise<TableIds> {
   if (path === undefined) return defaultIds;
   const bytes = await readBytes(path, path);
-  if (bytes.length < 36) {
+  const { signature } = bytes.length < HEADER_BYTES ? { signature: "" } : decodeTable(bytes);
+  if (signature !== kind.name.toUpperCase()) {
     throw new StackError({
-      code: "acpi/too-short",
+      code: "tables/like-other",
       kind: "input",
-      message: "The table to be like has no header",
-      at: { file: path, offset: bytes.length },
+      message: `This is no ${kind.name.toUpperCase()}, which the new table shall replace`,
+      at: { file: path, offset: 0 },
+      hint: "tables of a running system are in /sys/firmware/acpi/tables",
     });
   }
   const ids = idsOf(bytes);

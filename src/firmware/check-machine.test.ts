@@ -92,6 +92,10 @@ describe("tables held against a machine", () => {
     ]);
   });
 
+  it("say nothing of functions where none are listed", () => {
+    expect(codes(virtio(), machine())).toEqual([]);
+  });
+
   it("cover a conventional device and not the id that its bridge sends with (F15)", () => {
     const bridge = bridgeAt(0x30, 2, { portType: "pcie-to-pci-bridge" });
     const actual = machine(

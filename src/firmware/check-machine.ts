@@ -28,12 +28,14 @@ export function checkMachine(described: Machine, actual: Machine): readonly Tabl
   const machine: Machine = { ...described, functions, hostBridges };
   const findings = new Findings("topology");
   const at = new Map(functions.map((one) => [keyOf(one.segment, ridOf(one)), one]));
+  if (described.nodes.length > 1) checkBridges(machine, findings);
+  // A machine whose functions are not listed says nothing about them.
+  if (functions.length === 0) return findings.list;
   for (const iommu of described.iommus) {
     if (iommu.kind === "virtio-pci" || iommu.kind === "amd") checkIommu(iommu, at, findings);
   }
   checkScopes(described, at, findings);
   if (described.iommus.length > 0) checkFunctions(machine, findings);
-  if (described.nodes.length > 1) checkBridges(machine, findings);
   return findings.list;
 }
 
@@ -58,8 +60,8 @@ function checkIommu(
       message: `The IOMMU ${name} is not there`,
       effect:
         kind === "amd"
-          ? "Linux logs `Failed to initialize IOMMU Hardware (error=-19)`: no groups (F77)"
-          : "Linux logs `Could not find PCI IOMMU`: its devices run untranslated at once (F10)",
+          ? "Linux logs `Failed to initialize IOMMU Hardware (error=-19)`: no groups"
+          : "Linux logs `Could not find PCI IOMMU`: its devices run untranslated at once",
       source: kind === "amd" ? "drivers/iommu/amd/init.c: iommu_init_pci" : "drivers/acpi/viot.c",
     });
   } else if (kind === "virtio-pci" && !isVirtioIommu(pci)) {
@@ -68,8 +70,7 @@ function checkIommu(
       severity: "error",
       at: 0,
       message: `${name} is ${hex(pci.vendor, 4)}:${hex(pci.device, 4)}, no virtio-iommu`,
-      effect:
-        "Drivers of its devices wait for deferred_probe_timeout, then run untranslated (F11, F12)",
+      effect: "Drivers of its devices wait for deferred_probe_timeout, then run untranslated",
       source: "drivers/base/dd.c: driver_deferred_probe_check_state",
     });
   }
@@ -98,8 +99,7 @@ function checkScopes(
         severity: "error",
         at: 0,
         message: `${pciName(pci)} is listed as ${includesBelow ? "a bridge" : "an endpoint"}, and is none`,
-        effect:
-          "Linux logs `Device scope type does not match`: VT-d does not translate at all (F63)",
+        effect: "Linux logs `Device scope type does not match`: VT-d does not translate at all",
         source: "drivers/iommu/intel/dmar.c: dmar_insert_dev_scope",
       });
     }
@@ -125,8 +125,8 @@ function checkFunctions(machine: Machine, findings: Findings): void {
         message: `${pciName(pci)} sends with ${aliases.length} requester ids, ${found} of them described`,
         effect:
           own === null
-            ? "Its own id leads nowhere: Linux gives it no IOMMU (F15)"
-            : "DMA with the other ids is not translated, and nothing says so (F15)",
+            ? "Its own id leads nowhere: Linux gives it no IOMMU"
+            : "DMA with the other ids is not translated, and nothing says so",
         source: "drivers/acpi/viot.c: viot_pci_dev_iommu_init",
       });
     }
@@ -155,7 +155,7 @@ function checkBridges(machine: Machine, findings: Findings): void {
       at: 0,
       message: `The host bridge of bus ${bus} has no node, and there are ${machine.nodes.length}`,
       effect:
-        "Linux logs `Unknown NUMA node; performance will be reduced`: its devices have node −1 (F56)",
+        "Linux logs `Unknown NUMA node; performance will be reduced`: its devices have node −1",
       source: "drivers/pci/probe.c: pci_register_host_bridge",
     });
   }

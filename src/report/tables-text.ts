@@ -1,7 +1,8 @@
 /** Firmware tables as lines for a terminal: the tree with offsets, and what was found. */
+
+import type { DescriptionDocument } from "../firmware/table-description.ts";
 import type { DumpNode } from "../firmware/table-dump.ts";
 import type { TableFinding } from "../firmware/table-finding.ts";
-import type { DescriptionDocument } from "../firmware/table-kinds.ts";
 import { type Style, wrap } from "./table.ts";
 
 /** Structures of one table that are printed; `--json` has all of them. */

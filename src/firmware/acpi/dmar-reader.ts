@@ -115,7 +115,7 @@ class DmarReader {
       stopped.at,
       isZero ? "A structure has length 0" : "A structure passes the end of the table",
       isZero
-        ? "Linux 7.2 never leaves its search for ANDD: boot hangs in pci_iommu_init (F61)"
+        ? "Linux 7.2 never leaves its search for ANDD: boot hangs in pci_iommu_init"
         : "Linux logs `Record passes table end`, `Parse DMAR table failure.`; VT-d is off",
       isZero ? `${IOMMU}: probe_acpi_namespace_devices` : `${DMAR}: dmar_walk_remapping_entries`,
     );
@@ -129,7 +129,7 @@ class DmarReader {
       severity: "note",
       at: item.at,
       message: `Nobody knows structures of type ${type}`,
-      effect: "Linux skips it by its length (F68)",
+      effect: "Linux skips it by its length",
       source: `${DMAR}: dmar_walk_remapping_entries`,
     });
   }
@@ -138,7 +138,7 @@ class DmarReader {
     const path = textOf(andd);
     if (path !== null) this.#names.set(andd.values.deviceNumber, path);
     else {
-      const effect = "Linux refuses the whole table (F62)";
+      const effect = "Linux refuses the whole table";
       const message = "The name is not ended by NUL inside the structure";
       this.#error("dmar/name", andd.at, message, effect, `${DMAR}: dmar_parse_one_andd`);
     }
@@ -178,7 +178,7 @@ class DmarReader {
         severity: "warning",
         at: rmrr.at,
         message: `Reserved memory ${hex(base)} … ${hex(limit)} is no range of whole pages`,
-        effect: "Linux logs `bad RMRR`, taints the kernel and uses it all the same (F64)",
+        effect: "Linux logs `bad RMRR`, taints the kernel and uses it all the same",
         source: `${IOMMU}: dmar_parse_one_rmrr`,
       });
     }
@@ -216,7 +216,7 @@ class DmarReader {
         severity: "warning",
         at: rhsa.at,
         message: `No DRHD before it has registers at ${hex(base)}`,
-        effect: "Linux logs `RHSA refers to non-existent DMAR unit`, taints, places nothing (F60)",
+        effect: "Linux logs `RHSA refers to non-existent DMAR unit`, taints, places nothing",
         source: `${DMAR}: dmar_parse_one_rhsa`,
       });
       return;

@@ -142,7 +142,7 @@ class IortReader {
     this.#segments.add(segment);
     if (revision >= 1 && addressBits === 0) {
       const at = node.at + RootComplex.layout.at.addressBits;
-      const effect = "Linux reports a shift out of bounds and `missing memory address limit` (F38)";
+      const effect = "Linux reports a shift out of bounds and `missing memory address limit`";
       const message = "Memory addresses of 0 bits; 64 is no limit";
       this.#warn("iort/address-bits", at, message, effect, "rc_dma_get_range");
     }
@@ -184,7 +184,7 @@ class IortReader {
     const { outputReference } = mapping.values;
     const at = mapping.at + IdMapping.layout.at.outputReference;
     if (outputReference === 0) {
-      const effect = "Linux logs `ID map has NULL parent reference`: no IOMMU, no MSI (F39)";
+      const effect = "Linux logs `ID map has NULL parent reference`: no IOMMU, no MSI";
       this.#warn(
         "iort/reference-null",
         at,
@@ -203,7 +203,7 @@ class IortReader {
       return null;
     }
     if (isDraft(target) && !this.#isWrapped) {
-      const effect = "Linux reports a shift out of bounds; devices get no IOMMU (F28)";
+      const effect = "Linux reports a shift out of bounds; devices get no IOMMU";
       const message = `${node.format.title} leads to a virtio-iommu node of the 2019 drafts`;
       this.#warn("iort/draft-node", at, message, effect, "iort_node_map_id", "error");
       return null;
@@ -338,7 +338,7 @@ class IortReader {
           "iort/rmr-revision",
           node.at,
           message,
-          "Linux ignores it below 5 (F41)",
+          "Linux ignores it below 5",
           "iort_find_rmrs",
         );
         continue;

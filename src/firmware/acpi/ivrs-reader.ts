@@ -96,7 +96,7 @@ class IvrsReader {
       severity: "error",
       at,
       message,
-      effect: "Linux 7.2 never gets past it: boot hangs early (F71)",
+      effect: "Linux 7.2 never gets past it: boot hangs early",
       source: `${SOURCE}: find_last_devid_acpi, init_iommu_from_acpi`,
     });
   }
@@ -126,7 +126,7 @@ class IvrsReader {
       message: `Nobody knows blocks of type ${hex(Number(block.values.type), 2)}`,
       effect:
         Number(block.values.type) > TYPE_MAX
-          ? "Linux looks for a better IVHD type no further than here (F73)"
+          ? "Linux looks for a better IVHD type no further than here"
           : "Linux skips it by its length",
       source: `${SOURCE}: get_highest_supported_ivhd_type`,
     });
@@ -175,7 +175,7 @@ class IvrsReader {
       severity: "warning",
       at: this.#units[0]!.block.at,
       message: "No special entry for an IOAPIC",
-      effect: "Linux logs `Disabling interrupt remapping`; DMA remapping goes on (F76)",
+      effect: "Linux logs `Disabling interrupt remapping`; DMA remapping goes on",
       source: `${SOURCE}: check_ioapic_information`,
     });
   }
@@ -228,7 +228,7 @@ class IvrsReader {
           severity: "warning",
           at: entry.at,
           message: "An ACPI device stands in a block that is not of type 0x40",
-          effect: "Linux logs `Invalid IVHD device type 0xf0` and skips it (F74)",
+          effect: "Linux logs `Invalid IVHD device type 0xf0` and skips it",
           source: `${SOURCE}: init_iommu_from_acpi`,
         });
         return;

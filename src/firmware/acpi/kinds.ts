@@ -1,8 +1,8 @@
 /** ACPI tables as rows of the registry of descriptions. */
 import { StackError } from "../../errors.ts";
+import type { DescriptionFamily, DescriptionFile, DescriptionKind } from "../table-description.ts";
 import { type DumpNode, dumpItem } from "../table-dump.ts";
 import { bytesNamed, isA, type Structure } from "../table-item.ts";
-import type { DescriptionFamily, DescriptionFile, DescriptionKind } from "../table-kinds.ts";
 import { type AcpiKind, buildTable } from "./build.ts";
 import { type DecodedTable, decodeTable, signatureAt } from "./decode.ts";
 import { HEADER_BYTES } from "./header.ts";

@@ -157,8 +157,8 @@ function noteDuplicates(tables: readonly DecodedTable[], lists: readonly Finding
         code: "acpi/second-instance",
         severity: "warning",
         at: 0,
-        message: `A ${table.signature} comes before this one`,
-        effect: "Linux reads the first in the order of XSDT only (F17)",
+        message: `Another ${table.signature} comes before this one`,
+        effect: "Linux reads the first in the order of XSDT only",
         source: "drivers/acpi/acpica/tbxface.c: acpi_get_table",
       });
     }
@@ -176,9 +176,8 @@ function noteTogether(tables: readonly DecodedTable[], lists: readonly Findings[
     code: "viot/beside-vendor-table",
     severity: "warning",
     at: 0,
-    message: `There is a ${tables[vendor]!.signature}, too`,
-    effect:
-      "The vendor's driver takes every device first; the virtio-iommu is never attached (F22)",
+    message: `${tables[vendor]!.signature} is there, too`,
+    effect: "The vendor's driver takes every device first; the virtio-iommu is never attached",
     source: "drivers/iommu/iommu.c: iommu_device_register",
   });
 }

@@ -135,7 +135,7 @@ export function buildSlit(machine: Machine, ids: TableIds): Uint8Array {
         from === to ? distance !== LOCAL : distance <= LOCAL || distance > UNREACHABLE;
       if (isWrong) {
         const message = `distance ${from.id} → ${to.id} is ${distance}`;
-        throw cannotDescribe("slit", message, "10 to itself, 11 … 255 to others (F51)");
+        throw cannotDescribe("slit", message, "10 to itself, 11 … 255 to others");
       }
       matrix[domainOf(from) * size + domainOf(to)] = distance;
     });

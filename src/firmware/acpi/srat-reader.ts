@@ -116,7 +116,7 @@ class SratReader {
       severity: "error",
       at,
       message,
-      effect: "Linux logs `SRAT: SRAT not used.`: one node, no distances (F54, F55)",
+      effect: "Linux logs `SRAT: SRAT not used.`: one node, no distances",
       source: "arch/x86/mm/srat.c: bad_srat",
     });
   }
@@ -138,7 +138,7 @@ class SratReader {
       severity: "warning",
       at,
       message: `Proximity domain ${domain} does not fit 8 bits, as table revision 1 has it`,
-      effect: `Linux takes it for domain ${domain & 0xff} (F47)`,
+      effect: `Linux takes it for domain ${domain & 0xff}`,
       source: `${SOURCE}: acpi_numa_memory_affinity_init`,
     });
     return domain & 0xff;
@@ -193,7 +193,7 @@ class SratReader {
         severity: later.length > 0 ? "error" : "warning",
         at: item.at,
         message: `A generic initiator is not enabled; ${later.length} CPUs and initiators follow it`,
-        effect: "Linux stops the pass here: CPUs and initiators behind it are lost (F49)",
+        effect: "Linux stops the pass here: CPUs and initiators behind it are lost",
         source: `${SOURCE}: acpi_parse_gi_affinity`,
       });
       return false;
@@ -320,7 +320,7 @@ function isMatrix(
       severity: "error",
       at: root.at + Slit.layout.bytes + index,
       message: `Distance ${Math.floor(index / size)} → ${index % size} is ${value}; local is 10, all others above`,
-      effect: "Linux logs `SLIT table looks invalid. Not used.`: 10 and 20 apply (F51)",
+      effect: "Linux logs `SLIT table looks invalid. Not used.`: 10 and 20 apply",
       source: `${SOURCE}: slit_valid`,
     });
     return false;

@@ -228,7 +228,7 @@ class ViotReader {
       severity: "warning",
       at: second.value.node.at,
       message: `Ranges of segment ${segment} overlap from ${hex(second.first, 4)} on`,
-      effect: "The range that is later in the table wins (F5)",
+      effect: "The range that is later in the table wins",
       source: `${SOURCE}: viot_pci_dev_iommu_init`,
     });
   }
@@ -268,7 +268,7 @@ class ViotReader {
         message: "No range names this IOMMU",
         effect:
           "Linux never looks at it; the device gets no firmware node from here, and its driver " +
-          "dereferences NULL where nothing else gives it one (F95, F89)",
+          "dereferences NULL where nothing else gives it one",
         source: `${SOURCE}: viot_get_iommu`,
       });
     }
