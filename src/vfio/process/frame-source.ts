@@ -97,7 +97,8 @@ class FreeRuns {
 interface Units {
   readonly count: number;
   firstPfn(index: number): number;
-  pages(index: number): number;
+  /** @param pfn - what {@link firstPfn} gave for it */
+  pages(index: number, pfn: number): number;
   /** Whether frames may be left over for an aligned block; not where an order is replayed. */
   readonly canSkip: boolean;
   /** Frames of the largest unit. */
@@ -164,7 +165,7 @@ class UnitFrames implements FrameSource {
   #openUnit(): boolean {
     if (this.#nextUnit >= this.#units.count) return false;
     this.#cursor = this.#units.firstPfn(this.#nextUnit);
-    this.#unitEnd = this.#cursor + this.#units.pages(this.#nextUnit);
+    this.#unitEnd = this.#cursor + this.#units.pages(this.#nextUnit, this.#cursor);
     this.#nextUnit += 1;
     return true;
   }
@@ -200,8 +201,8 @@ export function scatteredFrames(
   const units: Units = {
     count,
     firstPfn: (index) => basePfn + order(index) * unitPages,
-    // Called right after firstPfn, whose unit may be the last and cut short.
-    pages: (index) => Math.min(unitPages, end - basePfn - order(index) * unitPages),
+    // The last one may be cut short.
+    pages: (_index, pfn) => Math.min(unitPages, end - pfn),
     canSkip: true,
     pagesMax: Math.min(unitPages, pages),
   };
@@ -305,7 +306,9 @@ function disorder(count: number, seed: number): (index: number) => number {
       for (let round = 0; round < keys.length; round += 1) {
         let mixed = Math.imul(right ^ keys[round]!, 0x9e37_79b1);
         mixed = Math.imul(mixed ^ (mixed >>> 15), 0x85eb_ca6b);
-        [left, right] = [right, left ^ ((mixed >>> 13) & mask)];
+        const swapped = left ^ ((mixed >>> 13) & mask);
+        left = right;
+        right = swapped;
       }
       value = (left << half) | right;
     } while (value >= count);

@@ -7,7 +7,7 @@
  */
 import { assert } from "../../errors.ts";
 import type { FrameSource } from "./frame-source.ts";
-import { LARGE, offsetIn, StateTable } from "./state-table.ts";
+import { BYTE_STATES, offsetIn, StateTable } from "./state-table.ts";
 
 // A state is a count of pins, of 4 each, and two flags.
 /** A process's or file's page table refers to the frame. */
@@ -33,8 +33,14 @@ export class FrameTable {
 
   /** Marks frames fresh from the source as held. */
   hold(pfn: number, pages: number): void {
-    if (pages === 1) this.#states.statesAround(pfn)[offsetIn(pfn)] = HELD;
-    else this.#states.update(pfn, pages, () => HELD);
+    if (pages > 1) {
+      this.#states.update(pfn, pages, () => HELD);
+      return;
+    }
+    const bytes = this.#states.bytesAround(pfn);
+    const offset = offsetIn(pfn);
+    if (bytes !== undefined && bytes[offset]! < BYTE_STATES) bytes[offset] = HELD;
+    else this.#states.set(pfn, HELD);
   }
 
   /** Lets go of frames: those without a pin go back, the others with their last pin. */
@@ -50,11 +56,12 @@ export class FrameTable {
   /** Pins frames, as many as take a pin more. @returns how many, from the first on */
   pin(pfn: number, pages: number): number {
     if (pages === 1) {
-      const states = this.#states.statesAround(pfn);
+      const bytes = this.#states.bytesAround(pfn);
+      if (bytes === undefined) return this.#pinSlowly(pfn);
       const offset = offsetIn(pfn);
-      const state = states[offset]!;
-      if (state >= LARGE - PIN) return this.#pinOften(pfn);
-      states[offset] = state + PIN;
+      const state = bytes[offset]!;
+      if (state >= BYTE_STATES - PIN) return this.#pinSlowly(pfn);
+      bytes[offset] = state + PIN;
       return 1;
     }
     let full = pages;
@@ -69,11 +76,12 @@ export class FrameTable {
   unpin(pfn: number, pages: number, isDirty: boolean): void {
     const mark = isDirty ? DIRTY : 0;
     if (pages === 1) {
-      const states = this.#states.statesAround(pfn);
+      const bytes = this.#states.bytesAround(pfn);
       const offset = offsetIn(pfn);
-      const state = states[offset]!;
-      if (state === LARGE) this.#states.set(pfn, (this.#states.get(pfn) - PIN) | mark);
-      else states[offset] = this.#withoutPin(state, mark, pfn, 1);
+      const state = bytes === undefined ? BYTE_STATES : bytes[offset]!;
+      if (bytes !== undefined && state < BYTE_STATES)
+        bytes[offset] = this.#withoutPin(state, mark, pfn, 1);
+      else this.#states.set(pfn, this.#withoutPin(this.#states.get(pfn), mark, pfn, 1));
       return;
     }
     this.#states.update(pfn, pages, (state, first, count) =>
@@ -107,7 +115,7 @@ export class FrameTable {
     );
   }
 
-  #pinOften(pfn: number): number {
+  #pinSlowly(pfn: number): number {
     const state = this.#states.get(pfn);
     if (state >= PINS_MAX * PIN) return 0;
     this.#states.set(pfn, state + PIN);

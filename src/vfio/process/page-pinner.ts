@@ -45,6 +45,9 @@ export class PagePinner {
   /** The mapping used last, whether GUP serves it for reading and for writing. */
   #vma: Vma | null = null;
   #frames: FrameMap;
+  #isDevice = false;
+  /** What turns a virtual page into a page of `#frames`. */
+  #shift = 0;
   #readErrno = 0;
   #writeErrno = 0;
   /** Where the pages start that calls of GUP have covered, where the next run is to start, the end
@@ -77,7 +80,7 @@ export class PagePinner {
   pinRun(vpn: number, pages: number, isWrite: boolean, batchPages: number, out: PinRun): number {
     const vma = this.#useMapping(vpn);
     if (vma === null) return this.#fail(Errno.EFAULT);
-    if (vma.backing.kind === "device") return this.#followRuns(vma, vpn, pages, isWrite, out);
+    if (this.#isDevice) return this.#followRuns(vma, vpn, pages, isWrite, out);
     const errno = isWrite ? this.#writeErrno : this.#readErrno;
     if (errno !== Errno.OK) return this.#fail(errno);
     if (vpn !== this.#batchNext || vpn + pages !== this.#requestEnd) {
@@ -85,13 +88,21 @@ export class PagePinner {
       this.#batchEnd = vpn;
       this.#requestEnd = vpn + pages;
     }
-    let entry = this.#frames.entryAt(vpn + this.#delta(vma));
+    const page = vpn + this.#shift;
+    let entry = this.#frames.entryAt(page);
     if (entry <= 0) {
       const errno = this.#faultIn(vma, vpn, batchPages);
-      entry = this.#frames.entryAt(vpn + this.#delta(vma));
+      entry = this.#frames.entryAt(page);
       if (entry <= 0) return this.#fail(errno);
     }
-    const count = this.#measure(vma, vpn, pages, isWrite, batchPages, entry, out);
+    const next = pages > 1 && vpn < vma.last ? this.#frames.entryAt(page + 1) : 0;
+    let count = 1;
+    out.nextErrno = Errno.OK;
+    if (next > 0 && next !== entry + 1) {
+      if (vpn + 2 > this.#batchEnd) this.#cover(vpn + 2, batchPages);
+    } else {
+      count = this.#measure(vma, vpn, pages, isWrite, batchPages, entry, out);
+    }
     const pinned = this.#table.pin(entry - 1, count);
     if (pinned === 0) return this.#fail(Errno.ENOMEM);
     if (pinned < count) this.#endWith(Errno.ENOMEM, out);
@@ -116,12 +127,11 @@ export class PagePinner {
   ): number {
     let vma = from;
     let count = 1;
-    out.nextErrno = Errno.OK;
     while (count < pages) {
       const at = vpn + count;
       if (at > vma.last) {
         const next = this.#useMapping(at);
-        if (next === null || next.backing.kind === "device") {
+        if (next === null || this.#isDevice) {
           // Device memory never continues a run: it is of the other kind.
           if (next === null) this.#endWith(Errno.EFAULT, out);
           return count;
@@ -133,7 +143,7 @@ export class PagePinner {
           return count;
         }
       }
-      const page = at + this.#delta(vma);
+      const page = at + this.#shift;
       let entry = this.#frames.entryAt(page);
       if (entry <= 0) {
         const errno = this.#faultIn(vma, at, batchPages);
@@ -173,7 +183,7 @@ export class PagePinner {
   #warm(first: number, end: number): void {
     const vma = this.#vma;
     if (vma === null) return;
-    const page = first + this.#delta(vma);
+    const page = first + this.#shift;
     const table = this.#frames.tableAround(page);
     if (table === null) return;
     const from = page & (table.length - 1);
@@ -193,10 +203,6 @@ export class PagePinner {
     out.nextErrno = errno;
   }
 
-  #delta(vma: Vma): number {
-    return this.#frames === this.#own ? 0 : vma.fileDelta;
-  }
-
   /** Finds the mapping of a page and what GUP says to it; null in a hole. */
   #useMapping(vpn: number): Vma | null {
     const recent = this.#vma;
@@ -207,6 +213,8 @@ export class PagePinner {
     const { backing } = vma;
     const isOwn = backing.kind !== "file" || !backing.isShared;
     this.#frames = isOwn ? this.#own : backing.file.frames;
+    this.#shift = isOwn ? 0 : vma.fileDelta;
+    this.#isDevice = backing.kind === "device";
     // Long-term pins for writing are refused where a file system tracks who dirties its pages.
     const isTracked = !isOwn && backing.kind === "file" && backing.file.tracksDirty;
     const isRefused = backing.kind === "io";

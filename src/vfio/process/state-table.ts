@@ -20,15 +20,19 @@ const BLOCK_SHIFT = 9;
 const NEAR_GROUPS = 2 ** 14;
 /** Marks a block whose pages differ. */
 const MIXED = 0x7fff_ffff;
-/** Marks a byte whose state lies in the map; smaller bytes are states. */
-export const LARGE = 0xff;
+/** Marks a byte whose block's pages agree. */
+const UNIFORM = 0xfe;
+/** Marks a byte whose state lies in the map. */
+const LARGE = 0xff;
+/** States below this stand in bytes as they are. */
+export const BYTE_STATES = UNIFORM;
 
 class Group {
   /** State of all pages while there are no blocks. */
   whole = 0;
   /** State of each block, or MIXED. */
   blocks: Int32Array | null = null;
-  /** State of each page; counts where the block is MIXED. */
+  /** State of each page, or what marks where to look. */
   pages: Uint8Array | null = null;
 }
 
@@ -42,6 +46,8 @@ export type StateChange = (state: number, page: number, pages: number) => number
 /** The table. */
 export class StateTable {
   readonly #near: (Group | undefined)[] = [];
+  /** The bytes of near groups that have some. */
+  readonly #bytes: (Uint8Array | undefined)[] = [];
   readonly #far = new Map<number, Group>();
   readonly #large = new Map<number, number>();
 
@@ -59,20 +65,20 @@ export class StateTable {
 
   /** Changes the state of one page. */
   set(page: number, state: number): void {
-    this.#store(this.statesAround(page), page, state);
-  }
-
-  /**
-   * States of the pages around one, to be read and written there at {@link offsetIn}, as long as
-   * they are below {@link LARGE}; what agreed with its neighbours so far is taken apart first.
-   */
-  statesAround(page: number): Uint8Array {
     const index = Math.floor(page / GROUP_PAGES);
     const group = this.#groupAt(index);
     const block = (page & GROUP_MASK) >>> BLOCK_SHIFT;
-    if (group.blocks === null || group.blocks[block] !== MIXED)
-      this.#split(group, index * GROUP_PAGES, block);
-    return group.pages!;
+    if (group.blocks === null || group.blocks[block] !== MIXED) this.#split(group, index, block);
+    this.#store(group.pages!, page, state);
+  }
+
+  /**
+   * States around a page as bytes, where there are any: what is below {@link BYTE_STATES} at
+   * {@link offsetIn} is the page's state and may be changed to another such; what is not is for
+   * {@link get} and {@link set}.
+   */
+  bytesAround(page: number): Uint8Array | undefined {
+    return this.#bytes[Math.floor(page / GROUP_PAGES)];
   }
 
   /**
@@ -83,14 +89,14 @@ export class StateTable {
    * @returns their sum, to be kept so that the reading is not optimised away
    */
   warm(entries: Float64Array, from: number, end: number): number {
-    const near = this.#near;
+    const groups = this.#bytes;
     let sum = 0;
     for (let slot = from; slot < end; slot += 1) {
       const page = entries[slot]! - 1;
       const index = Math.floor(page / GROUP_PAGES);
-      if (index < 0 || index >= near.length) continue;
-      const pages = near[index]?.pages;
-      if (pages !== null && pages !== undefined) sum += pages[page & GROUP_MASK]!;
+      if (index < 0 || index >= groups.length) continue;
+      const bytes = groups[index];
+      if (bytes !== undefined) sum += bytes[page & GROUP_MASK]!;
     }
     return sum;
   }
@@ -106,7 +112,7 @@ export class StateTable {
       const group = this.#groupAt(index);
       if (pieceEnd - page === GROUP_PAGES && group.blocks === null)
         group.whole = change(group.whole, page, GROUP_PAGES);
-      else this.#updateGroup(group, start, page, pieceEnd, change);
+      else this.#updateGroup(group, index, page, pieceEnd, change);
       page = pieceEnd;
     }
   }
@@ -142,7 +148,10 @@ export class StateTable {
     const group = new Group();
     if (index < NEAR_GROUPS) {
       // Filled up in order, for an array with holes far apart turns into a dictionary.
-      while (this.#near.length <= index) this.#near.push(undefined);
+      while (this.#near.length <= index) {
+        this.#near.push(undefined);
+        this.#bytes.push(undefined);
+      }
       this.#near[index] = group;
     } else {
       this.#far.set(index, group);
@@ -150,7 +159,8 @@ export class StateTable {
     return group;
   }
 
-  #updateGroup(group: Group, start: number, from: number, end: number, change: StateChange): void {
+  #updateGroup(group: Group, index: number, from: number, end: number, change: StateChange): void {
+    const start = index * GROUP_PAGES;
     let page = from;
     while (page < end) {
       const block = (page - start) >>> BLOCK_SHIFT;
@@ -160,7 +170,7 @@ export class StateTable {
       if (blockEnd - page === BLOCK_PAGES && state !== MIXED) {
         blocks[block] = change(state, page, BLOCK_PAGES);
       } else {
-        if (state !== MIXED) this.#split(group, start, block);
+        if (state !== MIXED) this.#split(group, index, block);
         for (let at = page; at < blockEnd; at += 1)
           this.#store(group.pages!, at, change(this.get(at), at, 1));
       }
@@ -173,27 +183,32 @@ export class StateTable {
     return group.blocks;
   }
 
-  #split(group: Group, start: number, block: number): void {
+  #split(group: Group, index: number, block: number): void {
     const blocks = this.#blocksOf(group);
-    group.pages ??= new Uint8Array(GROUP_PAGES);
+    if (group.pages === null) {
+      group.pages = new Uint8Array(GROUP_PAGES).fill(UNIFORM);
+      if (index < NEAR_GROUPS) this.#bytes[index] = group.pages;
+    }
     const state = blocks[block]!;
     blocks[block] = MIXED;
     const first = block * BLOCK_PAGES;
-    group.pages.fill(Math.min(state, LARGE), first, first + BLOCK_PAGES);
-    if (state < LARGE) return;
+    const isLarge = state >= BYTE_STATES;
+    group.pages.fill(isLarge ? LARGE : state, first, first + BLOCK_PAGES);
+    if (!isLarge) return;
     for (let offset = first; offset < first + BLOCK_PAGES; offset += 1)
-      this.#large.set(start + offset, state);
+      this.#large.set(index * GROUP_PAGES + offset, state);
   }
 
   #store(pages: Uint8Array, page: number, state: number): void {
     const offset = page & GROUP_MASK;
-    if (state >= LARGE) this.#large.set(page, state);
+    const isLarge = state >= BYTE_STATES;
+    if (isLarge) this.#large.set(page, state);
     else if (pages[offset] === LARGE) this.#large.delete(page);
-    pages[offset] = Math.min(state, LARGE);
+    pages[offset] = isLarge ? LARGE : state;
   }
 }
 
-/** Where a page's state lies in {@link StateTable.statesAround}. */
+/** Where a page's state lies in {@link StateTable.bytesAround}. */
 export function offsetIn(page: number): number {
   return page & GROUP_MASK;
 }
