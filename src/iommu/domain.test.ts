@@ -116,6 +116,28 @@ describe("map of a driver that takes pages", () => {
   });
 });
 
+describe("frames that are mapped each for itself", () => {
+  it("are as many maps, syncs and events, up to one that fails", () => {
+    const { domain, calls, events } = setup("range");
+    const frames = Float64Array.from([7, 5]);
+    expect([domain.mapEach(1, frames, 2, PROT_RW), domain.mappedPages]).toEqual([0, 2]);
+    expect(calls).toEqual(["map 1 7 1x2^12", "syncMap 1 1", "map 2 5 1x2^12", "syncMap 2 1"]);
+    expect(events.length).toBe(2);
+    const failing = setup("pages", { mapLimit: 0 });
+    expect(failing.domain.mapEach(1, frames, 2, PROT_RW)).not.toBe(Errno.OK);
+    expect(failing.domain.mappedPages).toBe(0);
+  });
+
+  it("are EINVAL for a domain that translates nothing", () => {
+    const { domain } = makeDomain(makePool());
+    const frames = Float64Array.from([7]);
+    expect([domain.mapEach(1, frames, 1, PROT_RW), domain.mappedPages]).toEqual([0, 1]);
+    domain.type = DomainType.BLOCKED;
+    expect(domain.mapEach(2, frames, 1, PROT_RW)).toBe(Errno.EINVAL);
+    expect(domain.mappedPages).toBe(0);
+  });
+});
+
 describe("unmap", () => {
   it("of a driver that gathers nothing itself still syncs what was unmapped", () => {
     const { domain, calls } = setup("pages");

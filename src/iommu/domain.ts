@@ -102,8 +102,8 @@ export class IommuDomain {
    */
   mapEach(iovaPfn: number, pfns: Float64Array, count: number, prot: number): number {
     const { driver } = this;
-    if (driver?.mapEach !== undefined && driver.style === "range" && this.#trace === null) {
-      if (!this.isPaging) return Errno.EINVAL;
+    const isQuiet = this.#trace === null && this.isPaging;
+    if (isQuiet && driver?.mapEach !== undefined && driver.style === "range") {
       const errno = driver.mapEach(iovaPfn, pfns, count, prot);
       this.#mappedPages = driver.mappedPages;
       return errno;

@@ -392,6 +392,18 @@ describe("caching mode", () => {
     expect(meter.amountAt("invalidateRange", 1)).toBe(1);
   });
 
+  it("syncs each frame that is mapped for itself, also up to one that fails", () => {
+    const { meter, domain, hardware } = setup();
+    const virtual = makeUnit(meter, { cachingMode: true, node: 1 });
+    hardware.attach(virtual, 5);
+    domain.map(12, 1, 1, PROT_RW);
+    meter.reset();
+    const frames = Float64Array.from([70, 50, 60]);
+    expect([domain.mapEach(10, frames, 3, PROT_RW), domain.mappedPages]).toEqual([98, 2]);
+    expect(invalidations(meter)).toEqual({ ...none, range: 2, wait: 2 });
+    expect([10, 11, 12].map((iovaPfn) => domain.iovaToPhys(iovaPfn))).toEqual([70, 50, 1]);
+  });
+
   it("does not concern first-stage tables", () => {
     const meter = new CountingMeter();
     const virtual = makeUnit(meter, { cachingMode: true });
