@@ -19,6 +19,7 @@ export const TYPE1_VECTORS = [
   "vfio-vtd39-v2-seed103.jsonl.gz",
   "vfio-amd-v2-seed103.jsonl.gz",
   "vfio-amd-memlock-seed122.jsonl.gz",
+  "vfio-smmu-v2-seed101.jsonl.gz",
   "vfio-virtio-v1-seed111.jsonl.gz",
   "vfio-virtio-limit4-v2-seed101.jsonl.gz",
 ] as const;
