@@ -62,7 +62,10 @@ export type { Diagnostic, Divergence, RecordingResult } from "./recording/verify
 export { type VerifyOptions, verifyRecording } from "./recording/verify/verify.ts";
 export { type ReplayJson, replayCsv, replayJson } from "./report/replay-report.ts";
 export { renderReplay } from "./report/replay-text.ts";
+export { compareGroups, type DerivedGroup, deriveGroups } from "./topology/groups.ts";
 export { EMPTY_MACHINE, type Machine } from "./topology/machine.ts";
+export { type DomainPlacement, placeDomain, tablesHome } from "./topology/page-tables.ts";
+export { type Translation, TranslationMap } from "./topology/translation.ts";
 export {
   addressOf,
   type Gpa,

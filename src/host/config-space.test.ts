@@ -111,6 +111,14 @@ describe("configuration space", () => {
     });
   });
 
+  it("of a port with wide ACS registers: control stands 8 bytes in", () => {
+    const words = { 0: 0xa110_8086, 4: 0x10_0000, 12: 0x0001_0000, 52: 0x40, 64: 0x0042_0010 };
+    const facts = readConfig(
+      fileOf(space({ ...words, 256: 0x0001_000d, 260: 0x0000_001f, 264: 0x1d })),
+    );
+    expect(facts.acs).toEqual({ capability: 0x1f, control: 0x1d });
+  });
+
   it("cut short says how much of it was read", () => {
     const whole = space(EXPRESS_ENDPOINT);
     const read = (bytes: number) => readConfig(fileOf(whole.subarray(0, bytes))).configRead;

@@ -8,6 +8,7 @@
  */
 import type { PciPortType } from "../iommu/pci-function.ts";
 import type { BridgeWindow, MachineFunction } from "../topology/machine.ts";
+import { hasWideAcs } from "../topology/pci-quirks.ts";
 import type { HostFile } from "./tree.ts";
 
 /** What configuration space tells. */
@@ -45,6 +46,7 @@ const EXT_ATS = 0x0f;
 const EXT_SRIOV = 0x10;
 const EXT_PRI = 0x13;
 const EXT_PASID = 0x1b;
+const WIDE_ACS_BYTES = 12;
 /** Bytes behind the header of each extended capability that are read. */
 const extendedBytes = new Map([
   [EXT_ACS, 8],
@@ -150,7 +152,7 @@ function readExtended(file: HostFile, facts: Draft): void {
     // All ones: the space exists and the device does not answer.
     if (word === 0xffff_ffff) return;
     const id = word & 0xffff;
-    const bytes = extendedBytes.get(id);
+    const bytes = id === EXT_ACS && hasWideAcs(facts) ? WIDE_ACS_BYTES : extendedBytes.get(id);
     if (bytes !== undefined) {
       const body = file.read(at, bytes);
       if (body.length === bytes) takeExtended(id, viewOf(body), facts);
@@ -162,8 +164,9 @@ function readExtended(file: HostFile, facts: Draft): void {
 function takeExtended(id: number, view: DataView, found: Draft): void {
   const capability = view.getUint16(4, true);
   const control = view.getUint16(6, true);
-  if (id === EXT_ACS) found.acs ??= { capability, control };
-  else if (id === EXT_ATS) {
+  if (id === EXT_ACS) {
+    found.acs ??= { capability, control: hasWideAcs(found) ? view.getUint16(8, true) : control };
+  } else if (id === EXT_ATS) {
     found.ats ??= {
       enabled: (control & 0x8000) !== 0,
       queueDepth: (capability & 0x1f) === 0 ? 32 : capability & 0x1f,

@@ -7,6 +7,7 @@
  */
 import type { Bar, BridgeWindow, HostBridge, MachineFunction } from "../topology/machine.ts";
 import { parseBdf } from "../topology/pci-address.ts";
+import { quirksOf } from "../topology/pci-quirks.ts";
 import { type ConfigFacts, NO_CONFIG, readConfig } from "./config-space.ts";
 import { baseName, directoryOf, follow, type HostTree } from "./tree.ts";
 
@@ -22,6 +23,8 @@ const RESOURCE_64BIT = 0x10_0000n;
 const UNUSED = "0x0000000000000000 0x0000000000000000";
 /** Standard BARs and the ROM, then the BARs of virtual functions. */
 const RESOURCES = 13;
+
+const NO_QUIRKS = {};
 
 /** What the walk through sysfs found. */
 export interface PciReading {
@@ -56,6 +59,7 @@ export function readPci(tree: HostTree, { groupOf, iommuOf }: Placements): PciRe
   const indexByName = new Map(found.map(({ name }, index) => [name, index]));
   const configs = found.map(({ directory }) => configOf(tree, directory));
   const bySecondary = secondaryBuses(found, configs);
+  const hasIvrs = tree.list("/sys/firmware/acpi/tables")?.includes("IVRS") === true;
   const functions = found.map((one, index): MachineFunction => {
     const facts = configs[index]!;
     const physical = tree.link(`${one.directory}/physfn`);
@@ -67,16 +71,24 @@ export function readPci(tree: HostTree, { groupOf, iommuOf }: Placements): PciRe
       vendor = configs[physicalFunction]!.vendor;
       device = sriov.vfDevice;
     } else if (vendor === 0xffff) ({ vendor, device } = identityOf(tree, one.directory, facts));
+    const bridge = bridgeOf(one, found, indexByName, bySecondary);
+    const isMultifunction = physicalFunction < 0 && (facts.isMultifunction || (one.devfn & 7) > 0);
+    const above = configs[bridge]?.portType ?? null;
+    const { portType, header } = facts;
+    const { devfn } = one;
+    const named = { vendor, device, portType, header, devfn, isMultifunction, above, hasIvrs };
+    const quirks = quirksOf(named);
     // Field by field: to spread ten thousand objects of this size takes as long as to read them.
     return {
       segment: one.segment,
       bus: one.bus,
       devfn: one.devfn,
       portType: facts.portType,
-      isMultifunction: physicalFunction < 0 && (facts.isMultifunction || (one.devfn & 7) > 0),
+      isMultifunction,
       acs: facts.acs,
-      bridge: bridgeOf(one, found, indexByName, bySecondary),
+      bridge,
       secondaryBus: facts.secondaryBus,
+      ...(quirks === null ? NO_QUIRKS : { quirks }),
       vendor,
       device,
       subsystemVendor: facts.subsystemVendor,
