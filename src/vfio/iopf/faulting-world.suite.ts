@@ -1,4 +1,5 @@
-/** A container with I/O page faults on, its process, its groups, and devices that stall. */
+/** A container with I/O page faults on, its process, its groups, and devices that fault. */
+import { assert } from "../../errors.ts";
 import { claimGroup } from "../../iommu/attach.ts";
 import { IommuDevice } from "../../iommu/device.ts";
 import { DomainType } from "../../iommu/domain.ts";
@@ -12,6 +13,9 @@ import { HardwareOps } from "../../iommu/hardware-ops.ts";
 import { makeUnit } from "../../iommu/hardware-world.suite.ts";
 import type { FaultGroup, IopfAllocation } from "../../iommu/iopf/fault-group.ts";
 import { IopfQueue } from "../../iommu/iopf/iopf-queue.ts";
+import { PageRequestQueue } from "../../iommu/iopf/page-request-queue.ts";
+import { PriDevice } from "../../iommu/iopf/pri-device.ts";
+import { enablePri, PriInterface } from "../../iommu/iopf/pri-interface.ts";
 import { StallDevice } from "../../iommu/iopf/stall-device.ts";
 import { StallQueue } from "../../iommu/iopf/stall-queue.ts";
 import { PageTable } from "../../iommu/page-table.ts";
@@ -39,6 +43,8 @@ export interface WorldOptions {
   readonly isMixed?: boolean;
   readonly transfer?: (group: FaultGroup) => boolean;
   readonly stallMax?: number;
+  /** Whether devices ask by PRI and cache translations; they stall without it. */
+  readonly hasPri?: boolean;
   readonly hasStage1?: boolean;
   readonly allow?: (bytes: number) => boolean;
   /** Asked before what the queue of faults allocates. */
@@ -51,7 +57,7 @@ export interface WorldOptions {
 interface Unit {
   readonly unit: TranslationUnit;
   readonly ops: HardwareOps;
-  readonly queue: StallQueue;
+  readonly queue: StallQueue | PageRequestQueue;
   readonly groups: IommuGroups;
 }
 
@@ -66,10 +72,11 @@ export class FaultingWorld {
   readonly units: Unit[] = [];
   readonly groups: IommuGroup[] = [];
   readonly devices: IommuDevice[] = [];
-  readonly engines: StallDevice[] = [];
+  readonly engines: (StallDevice | PriDevice)[] = [];
   readonly iopf: IopfQueue;
   readonly stage1: PageTable;
   readonly #options: WorldOptions;
+  readonly #interfaces: PriInterface[] = [];
 
   constructor(options: WorldOptions = {}) {
     this.#options = options;
@@ -95,7 +102,22 @@ export class FaultingWorld {
     for (let index = 0; index < (options.groups ?? 1); index += 1) this.attach();
   }
 
-  queueOf(device: IommuDevice): StallQueue {
+  /** Accesses and requests that wait for an answer. */
+  get waiting(): number {
+    let sum = 0;
+    for (const { queue } of this.units) if (queue instanceof StallQueue) sum += queue.heldCount;
+    for (const pri of this.#interfaces) sum += pri.outstanding;
+    return sum;
+  }
+
+  /** The queue of the first unit, whose devices stall. */
+  get stalls(): StallQueue {
+    const { queue } = this.units[0]!;
+    assert(queue instanceof StallQueue, "the devices of this world stall");
+    return queue;
+  }
+
+  queueOf(device: IommuDevice): StallQueue | PageRequestQueue {
     return this.units[device.rid % this.units.length]!.queue;
   }
 
@@ -109,7 +131,7 @@ export class FaultingWorld {
     claimGroup(group, this);
     this.groups.push(group);
     this.devices.push(device);
-    this.engines.push(new StallDevice(unit.queue, { rid }));
+    this.engines.push(this.#makeEngine(unit, rid));
     return attachGroup(this.type1, group, false);
   }
 
@@ -175,16 +197,25 @@ export class FaultingWorld {
     return found;
   }
 
+  #makeEngine({ unit, queue }: Unit, rid: number): StallDevice | PriDevice {
+    if (queue instanceof StallQueue) return new StallDevice(queue, { rid });
+    unit.enableAts(rid, { sets: 16, ways: 4, replacement: "lru", pageShifts: [12, 21] });
+    const pri = new PriInterface({ rid, capacity: 4, sink: queue });
+    queue.connect(pri);
+    enablePri(pri, 4);
+    this.#interfaces.push(pri);
+    return new PriDevice({ unit, pri });
+  }
+
   #makeUnit(format: PageTableFormat): Unit {
     const { meter, pool } = this;
     const unit = makeUnit(meter, { name: format.name });
-    const queue: StallQueue = new StallQueue({
-      unit,
-      iopf: this.iopf,
-      meter,
-      stallMax: this.#options.stallMax ?? 16,
-      stage1Of: () => (this.#options.hasStage1 === true ? this.stage1 : null),
-    });
+    const { iopf } = this;
+    const { stallMax = 16, hasStage1 = false, hasPri = false } = this.#options;
+    const stage1Of = () => (hasStage1 ? this.stage1 : null);
+    const queue: StallQueue | PageRequestQueue = hasPri
+      ? new PageRequestQueue({ iopf, meter })
+      : new StallQueue({ unit, iopf, meter, stallMax, stage1Of });
     const ops = new HardwareOps({
       name: format.name,
       unitOf: () => unit,

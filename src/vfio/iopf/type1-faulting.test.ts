@@ -99,7 +99,7 @@ describe("MAP_DMA with faults on", () => {
 
   it("answers what is in flight for a page mapped meanwhile, and maps nothing for it", () => {
     const world = setup();
-    const queue = world.units[0]!.queue;
+    const queue = world.stalls;
     const wide = new StallDevice(queue, { rid: 0, inFlightMax: 8 });
     wide.start([{ iovaPfn: IOVA, pages: 8, access: READ }]);
     wide.run();
