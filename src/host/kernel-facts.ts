@@ -52,6 +52,7 @@ export function readKernel(tree: HostTree): { kernel: KernelFacts; architecture:
       isStrict: policy === undefined ? null : policy === "strict",
       isPassthrough: type === undefined ? null : type === "Passthrough",
     },
-    architecture: /\((\w+)\)$/.exec(version)?.[1] ?? null,
+    // The version names it only where the compiler's name does; since 6.1 there is a file.
+    architecture: /\((\w+)\)$/.exec(version)?.[1] ?? tree.text("/proc/sys/kernel/arch"),
   };
 }

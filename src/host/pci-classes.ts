@@ -25,6 +25,7 @@ const base = new Map<number, string>([
   [0x12, "processing accelerator"],
   [0x13, "instrumentation"],
   [0x40, "co-processor"],
+  [0xff, "unassigned class"],
 ]);
 
 const sub = new Map<number, string>([
@@ -75,7 +76,6 @@ const sub = new Map<number, string>([
   [0x1101, "performance counters"],
   [0x1180, "signal processing controller"],
   [0x1200, "processing accelerator"],
-  [0xff00, "unassigned class"],
 ]);
 
 const interfaces = new Map<number, string>([
