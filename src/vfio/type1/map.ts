@@ -8,7 +8,6 @@
 import { Errno } from "../../errno.ts";
 import type { IommuDomain } from "../../iommu/domain.ts";
 import { Prot } from "../../iommu/prot.ts";
-import { Step } from "../../meter.ts";
 import { isAligned, offsetOf, PFN_LAST, pfnOf } from "../../units.ts";
 import type { UserProcess } from "../process/user-process.ts";
 import { MapFlag } from "../uapi/type1.ts";
@@ -62,7 +61,6 @@ export function mapDma(type1: Type1, process: UserProcess, request: MapRequest):
   const mapping = createMapping(process, request);
   if (!type1.mappings.insert(mapping)) return Errno.ENOMEM;
   type1.dmaAvail -= 1;
-  type1.meter.step(Step.rangeInsert, 1, 0);
   const failure = fill(type1, mapping);
   if (failure !== Errno.OK) removeMapping(type1, mapping);
   return failure;

@@ -7,7 +7,6 @@
  */
 import { assert } from "../../errors.ts";
 import type { IommuDomain } from "../../iommu/domain.ts";
-import { Step } from "../../meter.ts";
 import type { DmaMapping } from "./mapping.ts";
 import { unpinRun } from "./pin.ts";
 import { RunReader } from "./runs.ts";
@@ -19,7 +18,6 @@ export function removeMapping(type1: Type1, mapping: DmaMapping): void {
   if (type1.isFaulting) type1.faulting!.mappingRemoved(mapping);
   else unmapUnpin(type1, mapping);
   type1.mappings.remove(mapping);
-  type1.meter.step(Step.rangeRemove, 1, 0);
   if (mapping.isVaddrInvalid) type1.vaddrInvalidCount -= 1;
   type1.dmaAvail += 1;
 }
