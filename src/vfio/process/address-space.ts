@@ -12,11 +12,12 @@
  */
 import { Errno } from "../../errno.ts";
 import { type Meter, NULL_METER, Step } from "../../meter.ts";
-import { alignDown, isAligned, PFN_LAST, powerOfTwo } from "../../units.ts";
-import { DeviceEntries, entryOrderAt } from "./device-mapping.ts";
+import { alignDown, isAligned, powerOfTwo } from "../../units.ts";
+import { entryOrderAt } from "./device-mapping.ts";
 import { FrameMap } from "./frame-map.ts";
 import type { FrameSource } from "./frame-source.ts";
 import { FrameTable } from "./frame-table.ts";
+import { createMapping, isCount, type MapRequest } from "./map-request.ts";
 import {
   type DeviceMapper,
   type FollowRules,
@@ -28,20 +29,7 @@ import type { FileMapper, MemoryFile } from "./memory-file.ts";
 import { PageFaults } from "./page-faults.ts";
 import { PagePinner } from "./page-pinner.ts";
 import type { MemoryNotifier, PinRun, ProcessMemory } from "./process-memory.ts";
-import { type Backing, VMAS_MAX, Vma, VmaList } from "./vma.ts";
-
-/** What mmap is asked for; the range is taken as it is, and what was there goes (MAP_FIXED). */
-export interface MapRequest {
-  readonly vpn: number;
-  readonly pages: number;
-  readonly backing: Backing;
-  /** PROT_READ, on by default. */
-  readonly isReadable?: boolean;
-  /** PROT_WRITE, on by default. */
-  readonly isWritable?: boolean;
-  /** Preferred NUMA node, as mbind sets it. */
-  readonly node?: number;
-}
+import { VMAS_MAX, type Vma, VmaList } from "./vma.ts";
 
 /** What an address space is made of. */
 export interface AddressSpaceOptions {
@@ -111,39 +99,11 @@ export class AddressSpace implements ProcessMemory, DeviceMapper, FileMapper {
     if (!isCount(vpn) || !isCount(pages) || pages === 0) return Errno.EINVAL;
     if (pages > this.#pagesMax || vpn > this.#pagesMax - pages) return Errno.ENOMEM;
     if (this.#vmas.count > VMAS_MAX) return Errno.ENOMEM;
-    const rights = {
-      isReadable: request.isReadable ?? true,
-      isWritable: request.isWritable ?? true,
-    };
-    let fileDelta = 0;
-    let pfnDelta = 0;
-    switch (backing.kind) {
-      case "anonymous":
-      case "io":
-        break;
-      case "hugetlb":
-        if (!isHugeRange(vpn, pages, backing.order)) return Errno.EINVAL;
-        break;
-      case "file":
-        if (!isCount(backing.filePage)) return Errno.EOVERFLOW;
-        if (backing.isShared && rights.isWritable && backing.file.isReadOnly) return Errno.EACCES;
-        fileDelta = backing.filePage - vpn;
-        break;
-      case "device": {
-        const out = { pfn: 0 };
-        const errno = backing.device.mapPages(backing.filePage, pages, true, out);
-        if (errno !== Errno.OK) return errno;
-        fileDelta = backing.filePage - vpn;
-        pfnDelta = out.pfn - vpn;
-        break;
-      }
-    }
+    const vma = createMapping(request);
+    if (typeof vma === "number") return vma;
     const errno = this.munmap(vpn, pages);
     if (errno !== Errno.OK) return errno;
-    const range = { start: vpn, last: vpn + pages - 1 };
-    const entries = backing.kind === "device" ? new DeviceEntries(vpn) : null;
-    const node = request.node ?? -1;
-    this.#vmas.insert(new Vma(range, rights, backing, { node, fileDelta, pfnDelta, entries }));
+    this.#vmas.insert(vma);
     if (backing.kind === "device") backing.device.mappers.add(this);
     if (backing.kind === "file") backing.file.mappers.add(this);
     return Errno.OK;
@@ -428,13 +388,4 @@ export class AddressSpace implements ProcessMemory, DeviceMapper, FileMapper {
       ? this.#faults.populate(vma, from, pages)
       : this.#faults.populateForRead(vma, from, pages);
   }
-}
-
-/** Whether a number counts or numbers pages of a 64-bit space. */
-function isCount(value: number): boolean {
-  return Number.isInteger(value) && value >= 0 && value <= PFN_LAST + 1;
-}
-
-function isHugeRange(vpn: number, pages: number, order: number): boolean {
-  return isAligned(vpn, powerOfTwo(order)) && isAligned(pages, powerOfTwo(order));
 }
