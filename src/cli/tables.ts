@@ -99,7 +99,7 @@ export async function dump(
     terminal.print(machineToYaml(readings[0]!.machine));
     noteFindings(documents, terminal);
   } else if (flags.json) {
-    const result = { tables: documents };
+    const result = { tables: documents.map((one) => ({ ...one, tree: one.tree() })) };
     terminal.print(`${JSON.stringify({ schema: "iommukit/tables-dump@1", result }, null, 2)}\n`);
   } else {
     const { width, style } = terminal;

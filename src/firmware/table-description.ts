@@ -16,7 +16,8 @@ export interface DescriptionDocument {
   /** Signature or kind. */
   readonly kind: string;
   readonly bytes: number;
-  readonly tree: DumpNode;
+  /** Made when asked for: it has an object a field. */
+  tree(): DumpNode;
   readonly findings: readonly TableFinding[];
 }
 

@@ -12,7 +12,8 @@ const VALUE_WIDTH_MAX = 32;
 
 /** Renders the tree of one table. @param width - columns of the terminal */
 export function renderTree(document: DescriptionDocument, width: number, style: Style): string[] {
-  const { file, kind, bytes, tree } = document;
+  const { file, kind, bytes } = document;
+  const tree = document.tree();
   const lines = [`${style("title", `${file}  ${kind}`)}  ${tree.title}, ${bytes} bytes`];
   const digits = Math.max(4, bytes.toString(16).length);
   const state = { left: PRINTED_MAX };

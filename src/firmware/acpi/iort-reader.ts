@@ -229,11 +229,24 @@ class IortReader {
     const spans: Span<Route>[] = [];
     for (const mapping of this.#mappingsOf(node)) {
       this.#steps += 1;
-      if (this.#steps > RANGES_MAX) break;
+      if (this.#steps > RANGES_MAX) {
+        if (this.#steps === RANGES_MAX + 1) this.#noteTooMany(mapping.at);
+        break;
+      }
       this.#followOne(node, mapping, { first, last, hops }, spans);
     }
     // The first mapping that fits wins, so the list is cut from its end.
     return laterWins(spans.reverse());
+  }
+
+  #noteTooMany(at: number): void {
+    const message = `Mappings that lead through others take more than ${RANGES_MAX} steps`;
+    this.#context.findings.add({
+      code: "iort/too-many-steps",
+      severity: "warning",
+      at,
+      message: `${message}; the rest is left out here`,
+    });
   }
 
   #mappingsOf(node: Structure): StructureOf<typeof IdMapping.layout.fields>[] {

@@ -294,7 +294,17 @@ class IvrsReader {
         }
       }
     }
+    if (count === RANGES_MAX) this.#noteTooMany();
     return this.#units.map((unit, index) => this.#iommu(unit, index, ranges[index]!));
+  }
+
+  #noteTooMany(): void {
+    this.#context.findings.add({
+      code: "ivrs/too-many-ranges",
+      severity: "warning",
+      at: this.#root.at,
+      message: `Aliases make more than ${RANGES_MAX} ranges; the rest is left out here`,
+    });
   }
 
   #iommu(unit: Unit, index: number, translates: readonly RidRange[]): AmdIommu {

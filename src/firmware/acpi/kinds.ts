@@ -21,7 +21,7 @@ export const acpiFamily: DescriptionFamily = {
       file,
       kind: tables[index]!.signature,
       bytes: bytes.length,
-      tree: dumpTable(tables[index]!.root),
+      tree: () => dumpTable(tables[index]!.root),
       findings: findings[index]!,
     }));
     return { documents, machine };
