@@ -126,7 +126,8 @@ function joined(directory: string, path: string): string {
 /** What stands before `sys/` in the members' paths. */
 function rootOf(members: readonly TarMember[]): string {
   for (const { path } of members) {
-    const at = `/${path}`.search(/\/sys\/(bus|devices|kernel|class|firmware)(\/|$)/);
+    // /proc has a sys of its own.
+    const at = `/${path}`.search(/(?<!\/proc)\/sys\/(bus|devices|kernel|class|firmware)(\/|$)/);
     if (at >= 0) return path.slice(0, at);
   }
   return "";

@@ -31,6 +31,15 @@ describe("damaged trees", () => {
     expect(result.findings).toEqual([]);
   });
 
+  it("that show /proc/sys, as a live system does, keep their root", () => {
+    const { machine } = throughAll({
+      "/proc/sys/kernel/arch": "riscv64",
+      "/proc/version": "Linux version 7.0",
+      "/sys/devices/system/node/node0/cpulist": "0-3",
+    });
+    expect([machine.architecture, machine.nodes.length]).toEqual(["riscv64", 1]);
+  });
+
   it("with links that lead nowhere, in rings, or above the root", () => {
     const { machine } = throughAll({
       [`${DEVICES}/0000:00:01.0`]: { link: "../../../devices/gone" },

@@ -3,16 +3,14 @@
  * their devices; in each node's memory the page tables that live there, and who walks them.
  */
 import type { InspectResult } from "../host/inspect-result.ts";
-import { numberListText } from "../topology/number-list.ts";
-import { sizeText } from "../units.ts";
-import { type Card, type CardBus, cardBuses, groupLabel } from "./inspect-cards.ts";
-import { at, Drawing, fitText, type TextStyle, textWidth } from "./svg.ts";
+import { type Card, groupLabel } from "./inspect-cards.ts";
+import { type Chip, type Place, placesOf, REMOTE, type Unit } from "./inspect-places.ts";
+import { arrange, at, Drawing, fitText, type Size, type TextStyle, textWidth } from "./svg.ts";
 
 const CARD = { width: 236, height: 42, gap: 8, indent: 22 };
 const PAD = 12;
 /** Cards that one drawing holds. */
 const CARDS_MAX = 1500;
-const COLUMNS_MAX = 4;
 
 const TITLE: TextStyle = { size: 20, bold: true, fill: "#1b1f24" };
 const SUBTITLE: TextStyle = { size: 12, fill: "#57606a" };
@@ -34,40 +32,9 @@ const OTHER_COLOUR = "#57a0a8";
 /** Colours of groups of several devices, which share a fate. */
 const groupColours = ["#c2255c", "#0b7285", "#5f3dc4", "#a15c00", "#2b8a3e", "#1864ab", "#862e9c"];
 
-const REMOTE = { fill: "#ffe3e3", stroke: "#e03131", text: "#a51111" };
-const LOCAL = { fill: "#e6f6ea", stroke: "#69b77e", text: "#216e39" };
-const UNKNOWN = { fill: "#f1f3f5", stroke: "#adb5bd", text: "#495057" };
-
 /** What the drawing is of. */
 export interface SvgOptions {
   readonly name: string;
-}
-
-/** A chip in a node's memory: page tables of some groups. */
-interface Chip {
-  readonly text: string;
-  readonly look: typeof LOCAL;
-  readonly walker: string | null;
-  readonly isRemote: boolean;
-}
-
-/** Buses behind one IOMMU in one node. */
-interface Unit {
-  readonly iommu: string | null;
-  readonly buses: readonly CardBus[];
-}
-
-interface Place {
-  readonly node: number | null;
-  readonly title: string;
-  readonly subtitle: string;
-  readonly chips: readonly Chip[];
-  readonly units: readonly Unit[];
-}
-
-interface Size {
-  readonly width: number;
-  readonly height: number;
 }
 
 /** Draws a result. */
@@ -108,7 +75,7 @@ class Picture {
     const { nodes, iommus, devices, groups } = this.#result;
     const places = placesOf(this.#result);
     const sizes = places.map((place) => this.#placeSize(place));
-    const { positions, width, height } = arrange(sizes);
+    const { positions, width, height } = arrange(sizes, PAD);
     const drawing = this.#drawing;
     const total = Math.max(width, 560) + 2 * PAD;
     const head = 66;
@@ -352,68 +319,6 @@ function tooltip(card: Card): string {
     .join(", ");
 }
 
-/** Nodes with what is in them; devices of no node come first. */
-function placesOf(result: InspectResult): Place[] {
-  const buses = cardBuses(result);
-  const places: Place[] = [];
-  const nowhere = buses.filter(({ node }) => !result.nodes.some(({ id }) => id === node));
-  if (nowhere.length > 0) {
-    const hasNodes = result.nodes.length > 0;
-    const chips = chipsOf(result, null);
-    const title = hasNodes ? "No NUMA node" : "Devices";
-    places.push({ node: null, title, subtitle: "", chips, units: unitsOf(nowhere) });
-  }
-  for (const node of result.nodes) {
-    const cpus = node.cpus === "" ? "no CPU" : `CPUs ${node.cpus}`;
-    places.push({
-      node: node.id,
-      title: `NUMA node ${node.id}`,
-      subtitle: `${sizeText(node.memoryBytes)}, ${cpus}`,
-      chips: chipsOf(result, node.id),
-      units: unitsOf(buses.filter((bus) => bus.node === node.id)),
-    });
-  }
-  return places;
-}
-
-function unitsOf(buses: readonly CardBus[]): Unit[] {
-  const units = new Map<string | null, CardBus[]>();
-  for (const bus of buses) {
-    const list = units.get(bus.iommu);
-    if (list === undefined) units.set(bus.iommu, [bus]);
-    else list.push(bus);
-  }
-  return [...units].map(([iommu, list]) => ({ iommu, buses: list }));
-}
-
-/** Page tables that live on a node; `null` asks for those that live on no fixed one. */
-function chipsOf(result: InspectResult, node: number | null): Chip[] {
-  const home = node === null ? "mapping-cpu" : "node";
-  const alike = new Map<string, { chip: Omit<Chip, "text">; ids: number[]; behind: string }>();
-  for (const { id, pageTables: tables } of result.groups) {
-    if (tables.home !== home || tables.node !== node) continue;
-    const isRemote = tables.isRemote === true;
-    const behind =
-      node === null
-        ? "wherever the mapping CPU is"
-        : tables.isRemote === null
-          ? `walked by ${tables.walker}`
-          : isRemote
-            ? `walked by ${tables.walker} FROM NODE ${tables.walkerNode}`
-            : `walked locally by ${tables.walker}`;
-    const look = tables.isRemote === null ? UNKNOWN : isRemote ? REMOTE : LOCAL;
-    const entry = alike.get(behind);
-    if (entry !== undefined) entry.ids.push(id);
-    else alike.set(behind, { chip: { look, walker: tables.walker, isRemote }, ids: [id], behind });
-  }
-  return [...alike.values()].map(({ chip, ids, behind }) => {
-    const list = numberListText(ids.sort((a, b) => a - b));
-    const short =
-      list.length > 16 ? `${ids.length} groups` : `group${ids.length > 1 ? "s" : ""} ${list}`;
-    return { ...chip, text: `page tables of ${short}, ${behind}` };
-  });
-}
-
 function chipRows(chips: readonly Chip[]): Size {
   const widths = chips.map(({ text }) => textWidth(text, LABEL) + 44);
   const height = chips.length === 0 ? 0 : chips.length * 30 + 4;
@@ -467,32 +372,4 @@ function unitSize(unit: Unit): Size {
   let height = 30;
   for (const { cards } of unit.buses) height += 18 + busRows(cards, inner).height + 8;
   return { width: inner + 2 * PAD, height: height + 4 };
-}
-
-/** Places boxes in columns of about equal height. */
-function arrange(sizes: readonly Size[]): {
-  positions: { x: number; y: number }[];
-  width: number;
-  height: number;
-} {
-  const columns = Math.min(COLUMNS_MAX, Math.max(1, Math.ceil(Math.sqrt(sizes.length))));
-  const heights = Array.from({ length: columns }, () => 0);
-  const column = sizes.map(({ height }) => {
-    const shortest = heights.indexOf(Math.min(...heights));
-    heights[shortest]! += height + PAD;
-    return shortest;
-  });
-  const widths = heights.map((_, index) =>
-    Math.max(0, ...sizes.filter((_, at) => column[at] === index).map(({ width }) => width)),
-  );
-  const tops = heights.map(() => 0);
-  const positions = sizes.map(({ height }, index) => {
-    const here = column[index]!;
-    const x = widths.slice(0, here).reduce((sum, width) => sum + width + 2 * PAD, 0);
-    const y = tops[here]!;
-    tops[here]! += height + PAD;
-    return { x, y };
-  });
-  const width = widths.reduce((sum, one) => sum + one + 2 * PAD, -2 * PAD);
-  return { positions, width, height: Math.max(...heights, 0) };
 }

@@ -109,3 +109,43 @@ export class Drawing {
 export function at(value: number): string {
   return number(value);
 }
+
+/** Extent of a box. */
+export interface Size {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** Columns that boxes are placed in at most. */
+const COLUMNS_MAX = 4;
+
+/** Places boxes in columns of about equal height. */
+export function arrange(
+  sizes: readonly Size[],
+  gap: number,
+): {
+  positions: { x: number; y: number }[];
+  width: number;
+  height: number;
+} {
+  const columns = Math.min(COLUMNS_MAX, Math.max(1, Math.ceil(Math.sqrt(sizes.length))));
+  const heights = Array.from({ length: columns }, () => 0);
+  const column = sizes.map(({ height }) => {
+    const shortest = heights.indexOf(Math.min(...heights));
+    heights[shortest]! += height + gap;
+    return shortest;
+  });
+  const widths = heights.map((_, index) =>
+    Math.max(0, ...sizes.filter((_, at) => column[at] === index).map(({ width }) => width)),
+  );
+  const tops = heights.map(() => 0);
+  const positions = sizes.map(({ height }, index) => {
+    const here = column[index]!;
+    const x = widths.slice(0, here).reduce((sum, width) => sum + width + 2 * gap, 0);
+    const y = tops[here]!;
+    tops[here]! += height + gap;
+    return { x, y };
+  });
+  const width = widths.reduce((sum, one) => sum + one + 2 * gap, -2 * gap);
+  return { positions, width, height: Math.max(...heights, 0) };
+}
