@@ -10,6 +10,7 @@ import { buildTable } from "../../src/firmware/acpi/build.ts";
 import { decodeTable } from "../../src/firmware/acpi/decode.ts";
 import { readTables } from "../../src/firmware/acpi/machine-parts.ts";
 import { idsOf } from "../../src/firmware/acpi/table-writer.ts";
+import { le, tableOf } from "../../src/firmware/acpi/tables.suite.ts";
 import { EMPTY_MACHINE, type Machine, type NumaNode } from "../../src/topology/machine.ts";
 import { parseBdf } from "../../src/topology/pci-address.ts";
 import { privateTables, tableAddresses } from "./private-acpi.ts";
@@ -117,6 +118,63 @@ describe("Linux and a VIOT that we wrote", () => {
       expect(predicted).toEqual(["0000:21:00.0"]);
       expect(lines(second("devices.txt"))).toEqual(predicted);
       expect(all.length).toBeGreaterThan(predicted.length);
+    },
+  );
+});
+
+describe("Linux and a damaged VIOT", () => {
+  const options = { modules: ["virtio_iommu", "nvme"] };
+  const iommu = ["-device", "virtio-iommu-pci,bus=pcie.0,addr=4"];
+  const range = (first: number, last: number, output: number, length = 24) => {
+    const words = [...le(0, 4), ...le(first, 2), ...le(last, 2), ...le(output, 2)];
+    return [1, 0, ...le(length, 2), ...le(first, 4), ...words, ...new Array(16).fill(0)].slice(
+      0,
+      length,
+    );
+  };
+
+  it.skipIf(!isThere)(
+    `is read as our reader reads it: the same functions, the same complaints${missing}`,
+    async () => {
+      const nodes = [
+        range(0x2000, 0x2007, 180), // the host bridge's own bus, by an IOMMU node that comes last
+        [9, 0, 8, 0, 1, 2, 3, 4], // unknown
+        range(0x00f8, 0x00ff, 48), // its output node is a range
+        range(0x2100, 0x21ff, 180, 32), // longer than it needs to be
+        range(0x0008, 0x000f, 180), // the expander's function on the root bus
+        range(0x0000, 0x0007, 180, 20), // too short: nothing behind it is read
+        range(0x00f8, 0x00ff, 180).slice(0, 24),
+      ];
+      const lengths = nodes.map((node) => node.length);
+      expect(48 + lengths.slice(0, 6).reduce((sum, one) => sum + one, 0)).toBe(180);
+      nodes.splice(6, 0, [3, 0, 16, 0, 0, 0, 0x20, 0, ...new Array(8).fill(0)]);
+      const table = tableOf("VIOT", 7, [...le(20, 2), ...le(48, 2), ...le(0, 8)], ...nodes);
+
+      const first = await booted(options, iommu);
+      const dmesg = first("dmesg.txt").toString();
+      const second = await bootedWith([table], dmesg, options, iommu);
+      const { machine, findings } = readTables([decodeTable(table)]);
+      const ranges = machine.iommus[0]!.translates;
+      const predicted = lines(first("devices.txt")).filter((name) => {
+        const pci = parseBdf(name)!;
+        const rid = pci.bus * 256 + pci.devfn;
+        return ranges.some((one) => one.firstRid <= rid && rid <= one.lastRid);
+      });
+      expect(predicted).toEqual(["0000:00:01.0", "0000:20:00.0", "0000:21:00.0"]);
+      expect(lines(second("devices.txt"))).toEqual(predicted);
+      // What our findings say that Linux logs is what it logged.
+      const log = second("dmesg.txt").toString();
+      for (const message of [
+        "Unsupported node 9",
+        "No IOMMU node found",
+        "Invalid PCI node size",
+      ]) {
+        expect(
+          findings[0]!.some((one) => one.effect?.includes(message)),
+          message,
+        ).toBe(true);
+        expect(log).toContain(message);
+      }
     },
   );
 });
