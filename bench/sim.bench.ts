@@ -6,7 +6,7 @@ import { ServerPool } from "../src/sim/server-pool.ts";
 import type { Benchmark } from "./harness.ts";
 
 /** Each event schedules the next one of its chain a random time later. */
-function chains(pending: number, target: Benchmark["target"]): Benchmark {
+function chains(pending: number, target: { perSecond: number } | null): Benchmark {
   return {
     name: `sim: events, ${pending} pending`,
     unit: "event",
