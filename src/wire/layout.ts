@@ -41,7 +41,7 @@ export type ValueOf<F extends Field> = F extends { kind: "u64" }
     ? Uint8Array
     : number;
 
-/** What a layout decodes to; `reserved` is every byte that no field covers, in order. */
+/** What a layout decodes to; `reserved` is every byte that no field covers, in order, to be read. */
 export type Decoded<F extends Fields> = { -readonly [Name in keyof F]: ValueOf<F[Name]> } & {
   reserved: Uint8Array;
 };
@@ -150,6 +150,7 @@ export function layout<const F extends Fields>(name: string, bytes: number, fiel
   }
   const readers = get as Record<string, (view: DataView, at: number) => unknown>;
   const writers = set as Record<string, (view: DataView, at: number, value: unknown) => void>;
+  const zeros = new Uint8Array(reservedAt.length);
   const keys = entries.map(([key]) => key);
   const readersInOrder = keys.map((key) => readers[key]!);
   const writersInOrder = keys.map((key) => writers[key]!);
@@ -164,12 +165,13 @@ export function layout<const F extends Fields>(name: string, bytes: number, fiel
     return value as Decoded<F>;
   }
 
+  /** Bytes that are zero, as they nearly always are, share one array: it must not be written. */
   function reservedOf(view: DataView, at: number): Uint8Array {
-    const reserved = new Uint8Array(reservedAt.length);
     for (let index = 0; index < reservedAt.length; index += 1) {
-      reserved[index] = view.getUint8(at + reservedAt[index]!);
+      if (view.getUint8(at + reservedAt[index]!) === 0) continue;
+      return Uint8Array.from(reservedAt, (position) => view.getUint8(at + position));
     }
-    return reserved;
+    return zeros;
   }
 
   function encode(value: Encodable<F>, view: DataView, at = 0): void {
