@@ -2,8 +2,9 @@
 
 import { benchmarks as firmware } from "./firmware.bench.ts";
 import type { Benchmark } from "./harness.ts";
-import { benchmarks as iopf } from "./iopf.bench.ts";
 import { benchmarks as inspect } from "./inspect.bench.ts";
+import { benchmarks as iommufd } from "./iommufd.bench.ts";
+import { benchmarks as iopf } from "./iopf.bench.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
 import { benchmarks as mmio } from "./mmio.bench.ts";
@@ -22,6 +23,7 @@ export const benchmarks: readonly Benchmark[] = [
   ...iopf,
   ...firmware,
   ...inspect,
+  ...iommufd,
   ...iotlb,
   ...iova,
   ...mmio,

@@ -311,8 +311,12 @@ export class Ioas {
     if (pageOffset % this.space.alignment !== 0) return Errno.EINVAL;
     const range = byteRange(iova, part.length);
     if (range === null) return Errno.EOVERFLOW;
+    // Field by field: a spread would cost as much as all the rest of a map.
     return {
-      ...range,
+      startPfn: range.startPfn,
+      startOffset: range.startOffset,
+      lastPfn: range.lastPfn,
+      lastOffset: range.lastOffset,
       pages,
       firstIndex: pfnOf(startByte),
       lastIndex: pfnOf(startByte + part.length - 1n),

@@ -7,6 +7,7 @@
  * iopt_pages_update_pinned, iopt_revoke_notify. Pages are counted from the memory's first one.
  */
 import { Errno } from "../../errno.ts";
+import { assert } from "../../errors.ts";
 import { createPinRun, type ProcessMemory } from "../process/process-memory.ts";
 import type { UserProcess } from "../process/user-process.ts";
 import type { LockedUser } from "./locked-user.ts";
@@ -61,6 +62,9 @@ export interface PagesOptions {
   readonly accountMode: AccountMode;
 }
 
+/** Filled and read within one call. */
+const pinRun = createPinRun();
+
 /** The pages. */
 export class IoPages {
   readonly source: PagesSource;
@@ -76,9 +80,10 @@ export class IoPages {
   /** First frame of the device's memory; −1 when it was revoked, or is no device's. */
   #devicePfn = -1;
   readonly #extents = new PinExtents();
-  readonly #pinner: Pinner;
-  readonly #revokers = new Set<() => void>();
-  readonly #importer: BufferImporter = { revoke: () => this.#revoke() };
+  readonly #pinner: SourcePinner;
+  /** Only a device's memory has those: what is mapped of it, and what hears of revocations. */
+  #revokers: Set<() => void> | null = null;
+  #importer: BufferImporter | null = null;
 
   constructor(options: PagesOptions) {
     this.source = options.source;
@@ -87,7 +92,7 @@ export class IoPages {
     this.process = options.process;
     this.user = options.user;
     this.accountMode = options.accountMode;
-    this.#pinner = pinnerOf(this.source, this.isWritable);
+    this.#pinner = new SourcePinner(this.source, this.isWritable);
   }
 
   /** Pages pinned, each counted once. */
@@ -119,6 +124,7 @@ export class IoPages {
   attach(): number {
     const { source } = this;
     if (source.kind !== "dma-buf") return Errno.OK;
+    this.#importer = { revoke: () => this.#revoke() };
     const errno = source.buffer.attach(this.#importer);
     if (errno !== Errno.OK) return errno;
     const run = { pfn: 0, pages: 0 };
@@ -135,13 +141,15 @@ export class IoPages {
   put(): void {
     this.users -= 1;
     if (this.users > 0 || this.source.kind !== "dma-buf") return;
-    this.source.buffer.detach(this.#importer);
+    this.source.buffer.detach(this.#importer!);
   }
 
   /** Has a function called when the device takes its memory back, until the result is called. */
   onRevoke(revoker: () => void): () => void {
-    this.#revokers.add(revoker);
-    return () => this.#revokers.delete(revoker);
+    const revokers = this.#revokers ?? new Set();
+    this.#revokers = revokers;
+    revokers.add(revoker);
+    return () => revokers.delete(revoker);
   }
 
   /**
@@ -190,33 +198,41 @@ export class IoPages {
 
   #revoke(): void {
     if (this.isRevoked) return;
-    for (const revoke of this.#revokers) revoke();
+    for (const revoke of this.#revokers ?? []) revoke();
     this.#devicePfn = -1;
   }
 }
 
-/** How pages of a source are pinned. */
-function pinnerOf(source: PagesSource, isWritable: boolean): Pinner {
-  const run = createPinRun();
-  const memory = source.kind === "dma-buf" ? null : source.memory;
-  const end = source.kind === "dma-buf" ? null : source.lastPage;
-  return {
-    get pfn() {
-      return run.pfn;
-    },
-    get pages() {
-      return run.pages;
-    },
-    pin(index, pages) {
-      if (end !== null && source.firstPage + index + pages - 1 > end) return Errno.EINVAL;
-      if (memory === null) return Errno.EFAULT;
-      const errno = memory.pinRun(source.firstPage + index, pages, isWritable, GUP_PAGES, run);
-      if (errno !== Errno.OK) return errno;
-      // GUP refuses memory without pages, and iommufd does not look further.
-      return run.isReserved ? Errno.EFAULT : Errno.OK;
-    },
-    unpin(pfn, pages) {
-      memory!.unpin(pfn, pages, isWritable);
-    },
-  };
+/** Pins the memory of a source. */
+class SourcePinner implements Pinner {
+  pfn = 0;
+  pages = 0;
+  readonly #source: PagesSource;
+  readonly #isWritable: boolean;
+
+  constructor(source: PagesSource, isWritable: boolean) {
+    this.#source = source;
+    this.#isWritable = isWritable;
+  }
+
+  pin(index: number, pages: number): number {
+    const source = this.#source;
+    assert(source.kind !== "dma-buf", "a device's memory is not pinned");
+    const { memory, lastPage } = source;
+    const first = source.firstPage + index;
+    if (lastPage !== null && first + pages - 1 > lastPage) return Errno.EINVAL;
+    if (memory === null) return Errno.EFAULT;
+    const errno = memory.pinRun(first, pages, this.#isWritable, GUP_PAGES, pinRun);
+    if (errno !== Errno.OK) return errno;
+    this.pfn = pinRun.pfn;
+    this.pages = pinRun.pages;
+    // GUP refuses memory without pages, and iommufd does not look further.
+    return pinRun.isReserved ? Errno.EFAULT : Errno.OK;
+  }
+
+  unpin(pfn: number, pages: number): void {
+    const source = this.#source;
+    assert(source.kind !== "dma-buf", "a device's memory is not pinned");
+    source.memory!.unpin(pfn, pages, this.#isWritable);
+  }
 }

@@ -32,7 +32,7 @@ export type RunVisitor = (index: number, pfn: number, pages: number) => number;
 
 /** Extents, ordered by index, apart from each other. */
 export class PinExtents {
-  #rows: number[] = [];
+  #rows: number[] = NO_ROWS;
   #pages = 0;
   /** After {@link hold}: last index that it holds. */
   heldLast = -1;
@@ -163,7 +163,7 @@ export class PinExtents {
     if (row === this.#rows.length) return NO_ROWS;
     if (row > 0) return this.#rows.splice(row);
     const all = this.#rows;
-    this.#rows = [];
+    this.#rows = NO_ROWS;
     return all;
   }
 
@@ -185,7 +185,9 @@ export class PinExtents {
         return;
       }
     }
-    rows.push(index, pfn, pages, users);
+    // The first row makes an array of its size: most memory is one extent.
+    if (rows.length === 0) this.#rows = [index, pfn, pages, users];
+    else rows.push(index, pfn, pages, users);
   }
 
   /** Makes an extent begin at an index, if one spans it. */
