@@ -1,4 +1,4 @@
-/** The README tells the truth: each command in it prints what stands below it. */
+/** The README and the page on `replay` tell the truth: each command prints what stands below it. */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
@@ -16,16 +16,18 @@ function samplesOf(markdown: string): Sample[] {
 }
 
 describe("the README", () => {
-  const samples = samplesOf(readFileSync("README.md", "utf8"));
+  const readme = samplesOf(readFileSync("README.md", "utf8"));
+  const samples = [...readme, ...samplesOf(readFileSync("docs/replay.md", "utf8"))];
 
   it("shows five answers", () => {
-    expect(samples.length).toBeGreaterThanOrEqual(5);
+    expect(readme.length).toBeGreaterThanOrEqual(5);
   });
 
   it.each(samples)("prints what $command prints", ({ command, output }) => {
-    const words = command.split(" ");
-    expect(words[0]).toBe("iommukit");
-    const printed = execFileSync(process.execPath, ["bin/iommukit.js", ...words.slice(1)], {
+    const [program, ...words] = command.split(" ");
+    expect(["iommukit", "node"]).toContain(program);
+    const run = program === "iommukit" ? ["bin/iommukit.js", ...words] : words;
+    const printed = execFileSync(process.execPath, run, {
       encoding: "utf8",
       env: { ...process.env, NO_COLOR: "1", COLUMNS: "80" },
       stdio: ["ignore", "pipe", "ignore"],
