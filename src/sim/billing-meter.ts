@@ -14,7 +14,7 @@ import { type Meter, Step, type StepName } from "../meter.ts";
 import type { PriceList } from "./price-list.ts";
 
 /** Stretches of one bill. */
-export const BILL_STRETCHES_MAX = 4096;
+export const BILL_STRETCHES_MAX = 2 ** 16;
 
 const stepNames = Object.keys(Step) as StepName[];
 
@@ -39,6 +39,10 @@ export class BillingMeter implements Meter {
   readonly resources = new Int32Array(BILL_STRETCHES_MAX);
   /** Length of each stretch, picoseconds, whole. */
   readonly times = new Float64Array(BILL_STRETCHES_MAX);
+  /** Time of the bill by step, picoseconds. */
+  readonly billSteps = new Float64Array(stepNames.length);
+  /** Of the bill, what was charged because a place was another node. */
+  billRemote = 0;
   readonly #list: PriceList;
   readonly #stepTimes = new Float64Array(stepNames.length);
   readonly #stepRemote = new Float64Array(stepNames.length);
@@ -60,6 +64,8 @@ export class BillingMeter implements Meter {
     const time = list.eachPs[step]! + Math.round(list.unitPs[step]! * amount) + remote;
     this.#stepTimes[step]! += time;
     this.#stepRemote[step]! += remote;
+    this.billSteps[step]! += time;
+    this.billRemote += remote;
     this.charge(resource, time);
   }
 
@@ -80,6 +86,8 @@ export class BillingMeter implements Meter {
   /** Starts a new bill; what steps were charged in all is kept. */
   reset(): void {
     this.count = 0;
+    this.billSteps.fill(0);
+    this.billRemote = 0;
   }
 
   /** What was charged for every step that was reported, dearest first. */

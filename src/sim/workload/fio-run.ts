@@ -8,8 +8,8 @@
 import { DmaDirection } from "../../dma/direction.ts";
 import type { Policy } from "../../dma/policy.ts";
 import type { ScatterList } from "../../dma/scatterlist.ts";
-import { Errno } from "../../errno.ts";
-import { assert } from "../../errors.ts";
+import { Errno, errnoName } from "../../errno.ts";
+import { StackError } from "../../errors.ts";
 import { Random } from "../../random.ts";
 import { BillingMeter, type StepCharge } from "../billing-meter.ts";
 import { Cashier } from "../cashier.ts";
@@ -17,6 +17,7 @@ import { Disk, type DiskSpeed } from "../device/disk.ts";
 import { Engine } from "../engine.ts";
 import { buildGuestDma, type GuestDma } from "../guest/dma-path.ts";
 import { type HostMemory, SecondStage } from "../guest/second-stage.ts";
+import { buildHardwareDma } from "../hardware-path.ts";
 import { Histogram } from "../histogram.ts";
 import { OWN_CPU, type PriceList } from "../price-list.ts";
 import { type PoolUse, ServerPool } from "../server-pool.ts";
@@ -24,6 +25,8 @@ import { type SteadyState, steadyState } from "../steady-state.ts";
 import { BufferSource, type Scatter, segmentsOf } from "./fio-buffers.ts";
 import type { FioJob } from "./fio-job.ts";
 import type { BlockShare } from "./job-values.ts";
+import { RequestPart, RequestTime, type WhereTime } from "./request-time.ts";
+import type { SliceRecorder } from "./slices.ts";
 
 /** The machine that jobs run on. */
 export interface FioMachine {
@@ -36,6 +39,12 @@ export interface FioMachine {
   readonly scatter: Scatter;
   /** The host of a passed-through disk, which maps and pins what its guest maps; null for none. */
   readonly host: HostMemory | null;
+  /** What translates: a guest's virtio-iommu, which is usual, or a VT-d unit of bare metal. */
+  readonly iommu?: "virtio" | "vtd";
+  /** Node of each CPU, where there are several; IOMMU and disk are on node 0. */
+  readonly nodeOfCpu?: readonly number[];
+  /** Resources of the price list that nobody waits for, to see what waiting for them costs. */
+  readonly unlimited?: readonly string[];
 }
 
 /** What to run. */
@@ -48,6 +57,12 @@ export interface FioRunOptions {
   /** Windows that are measured, and their length, picoseconds. */
   readonly windows: number;
   readonly windowPs: number;
+  /** The run ends after that many events, wherever it is. */
+  readonly eventsMax?: number;
+  /** CPUs that processes run on; all when absent. */
+  readonly cpus?: readonly number[];
+  /** Keeps who held what, for a timeline. */
+  readonly slices?: SliceRecorder;
 }
 
 /** How a resource was used. */
@@ -64,6 +79,8 @@ export interface FioResult {
   readonly bytesMean: number;
   /** From submission to completion, picoseconds; the warm-up is not in it. */
   readonly latency: Histogram;
+  /** The same latency by what it was spent on. */
+  readonly where: WhereTime;
   readonly charges: readonly StepCharge[];
   readonly resources: readonly ResourceUse[];
   /** Virtual time that passed, picoseconds. */
@@ -87,6 +104,9 @@ interface Slot {
   bytes: number;
   isWrite: boolean;
   since: number;
+  /** When it began what it does now. */
+  mark: number;
+  phase: "map" | "unmap";
 }
 
 /** Runs one group of jobs under one policy. */
@@ -106,6 +126,9 @@ class FioRun {
   readonly #dma: GuestDma;
   readonly #slots: Slot[] = [];
   readonly #latency = new Histogram();
+  readonly #account: RequestTime;
+  readonly #nodeOfCpu: readonly number[];
+  readonly #slices: SliceRecorder | null;
   readonly #windows: Float64Array;
   readonly #timerDue: number;
   readonly #submit: number;
@@ -121,17 +144,26 @@ class FioRun {
     this.#random = new Random(seed);
     this.#windows = new Float64Array(options.windows);
     this.#meter = new BillingMeter(machine.prices);
+    this.#slices = options.slices ?? null;
+    this.#nodeOfCpu = machine.nodeOfCpu ?? Array.from({ length: machine.cpus }, () => 0);
+    const unlimited = machine.unlimited ?? [];
     this.#pools = machine.prices.resources.map((name) =>
-      name === OWN_CPU ? null : new ServerPool(engine, 1),
+      name === OWN_CPU || unlimited.includes(name) ? null : new ServerPool(engine, 1),
     );
-    this.#cashier = new Cashier(engine, this.#pools);
+    this.#cashier = new Cashier(engine, this.#pools, {
+      waited: (payer, resource, time) => {
+        if (payer >= 0) this.#account.addWait(payer, resource, time);
+      },
+      held: (payer, resource, since) => this.#noteHeld(payer, resource, since),
+    });
     this.#cpus = Array.from({ length: machine.cpus }, () => new ServerPool(engine, 1));
     this.#disk = new Disk(engine, machine.disk);
     this.#timerDue = this.#defineTimer();
     this.#submit = this.#defineRequest();
     const host =
       machine.host === null ? null : new SecondStage({ ...machine.host, meter: this.#meter, seed });
-    this.#dma = buildGuestDma({
+    const build = machine.iommu === "vtd" ? buildHardwareDma : buildGuestDma;
+    this.#dma = build({
       policy,
       cpus: machine.cpus,
       meter: this.#meter,
@@ -143,13 +175,16 @@ class FioRun {
     // What setting up costs is nobody's request.
     this.#meter.reset();
     this.#makeSlots();
+    const nodes = Math.max(0, ...this.#nodeOfCpu) + 1;
+    this.#account = new RequestTime(machine.prices, this.#slots.length, nodes);
   }
 
   run(): FioResult {
-    const { windows, windowPs, machine } = this.#options;
+    const { windows, windowPs, machine, eventsMax } = this.#options;
     const engine = this.#engine;
     for (const [index] of this.#slots.entries()) engine.at(0, this.#submit, index);
-    engine.run({ until: windows * windowPs });
+    const events = eventsMax ?? Number.POSITIVE_INFINITY;
+    engine.run({ until: windows * windowPs, events });
     const perWindow = this.#windows.map((count) => (count * 1e12) / windowPs);
     const names = machine.prices.resources;
     const shared = this.#pools.flatMap((pool, index) =>
@@ -165,6 +200,7 @@ class FioRun {
       requests: steadyState(perWindow),
       bytesMean: this.#bytes / Math.max(1, this.#completed),
       latency: this.#latency,
+      where: this.#account.where(),
       charges: this.#meter.charges(),
       resources: [
         ...cpus,
@@ -180,6 +216,7 @@ class FioRun {
 
   #makeSlots(): void {
     const { jobs, machine } = this.#options;
+    const cpus = this.#options.cpus ?? Array.from({ length: machine.cpus }, (_, cpu) => cpu);
     const buffers = new BufferSource(this.#random.fork("buffers"), machine.scatter);
     let process = 0;
     for (const job of jobs) {
@@ -192,9 +229,9 @@ class FioRun {
           const frames = buffers.frames(largest);
           const list = segmentsOf(frames, largest);
           const lists = new Map([[largest, list]]);
-          const cpu = process % machine.cpus;
-          const rest = { list, bytes: largest, isWrite: false, since: 0 };
-          this.#slots.push({ job, cpu, frames, lists, ...rest });
+          const cpu = cpus[process % cpus.length]!;
+          const rest = { list, bytes: largest, isWrite: false, since: 0, mark: 0 };
+          this.#slots.push({ job, cpu, frames, lists, phase: "map", ...rest });
         }
         process += 1;
       }
@@ -211,38 +248,82 @@ class FioRun {
       const slot = this.#slots[index]!;
       this.#draw(slot);
       slot.since = engine.now;
+      slot.mark = engine.now;
       this.#cpus[slot.cpu]!.acquire(map, index);
     });
     const map = engine.define((index) => {
       const slot = this.#slots[index]!;
-      this.#enter(slot.cpu, submitPs);
+      this.#begin(slot, index, "map", submitPs);
       const direction = slot.isWrite ? DmaDirection.TO_DEVICE : DmaDirection.FROM_DEVICE;
       const errno = this.#dma.device.mapSg(slot.list, direction, slot.cpu, this.#nowMs);
-      assert(errno === Errno.OK, "a simulated guest has room for its buffers");
-      this.#cashier.pay(this.#meter, mapped, index);
+      if (errno !== Errno.OK) throw notMapped(errno, this.#slots.length);
+      this.#pay(index, mapped);
     });
     const mapped = engine.define((index) => {
       const slot = this.#slots[index]!;
-      this.#cpus[slot.cpu]!.release();
+      this.#leaveCpu(slot);
       this.#disk.submit(slot.bytes, slot.isWrite, done, index);
     });
     const done = engine.define((index) => {
-      this.#cpus[this.#slots[index]!.cpu]!.acquire(unmap, index);
+      const slot = this.#slots[index]!;
+      this.#noteDisk(slot, index);
+      this.#cpus[slot.cpu]!.acquire(unmap, index);
     });
     const unmap = engine.define((index) => {
       const slot = this.#slots[index]!;
-      this.#enter(slot.cpu, completePs);
+      this.#begin(slot, index, "unmap", completePs);
       this.#dma.device.unmapSg(slot.list, slot.cpu, this.#nowMs);
       this.#noteDepot();
-      this.#cashier.pay(this.#meter, completed, index);
+      this.#pay(index, completed);
     });
     const completed = engine.define((index) => {
       const slot = this.#slots[index]!;
-      this.#cpus[slot.cpu]!.release();
-      this.#count(slot);
+      this.#leaveCpu(slot);
+      this.#count(slot, index);
       engine.after(slot.job.thinkUs * 1e6, submit, index);
     });
     return submit;
+  }
+
+  /** The request has its CPU: what software does comes first. */
+  #begin(slot: Slot, index: number, phase: Slot["phase"], time: number): void {
+    const { now } = this.#engine;
+    this.#account.add(index, RequestPart.cpuWait, now - slot.mark);
+    this.#account.add(index, RequestPart.software, time);
+    slot.phase = phase;
+    slot.mark = now;
+    this.#enter(slot.cpu, time);
+  }
+
+  #pay(index: number, handler: number): void {
+    this.#account.addBill(index, this.#meter);
+    this.#cashier.pay(this.#meter, handler, index, 0, index);
+  }
+
+  #leaveCpu(slot: Slot): void {
+    const { now } = this.#engine;
+    this.#cpus[slot.cpu]!.release();
+    this.#slices?.add(`CPU ${slot.cpu}`, slot.phase, slot.mark, now);
+    slot.mark = now;
+  }
+
+  #noteHeld(payer: number, resource: number, since: number): void {
+    if (this.#slices === null || resource === 0) return;
+    const name = payer < 0 ? "flush timer" : this.#slots[payer]!.phase;
+    const track = this.#options.machine.prices.resources[resource]!;
+    this.#slices.add(track, name, since, this.#engine.now);
+  }
+
+  /** The time since the disk got the request, less what it needs alone, is waiting. */
+  #noteDisk(slot: Slot, index: number): void {
+    const { readNs, writeNs, bytesPerSecond } = this.#options.machine.disk;
+    const { now } = this.#engine;
+    const medium = Math.round((slot.isWrite ? writeNs : readNs) * PS_PER_NS);
+    const transfer = Math.ceil(slot.bytes * (1e12 / bytesPerSecond));
+    this.#account.add(index, RequestPart.medium, medium);
+    this.#account.add(index, RequestPart.transfer, transfer);
+    this.#account.add(index, RequestPart.diskWait, now - slot.mark - medium - transfer);
+    slot.mark = now;
   }
 
   /** The flush queue's timer, which interrupts the CPU that armed it. */
@@ -264,6 +345,8 @@ class FioRun {
 
   #enter(cpu: number, time: number): void {
     this.#workingCpu = cpu;
+    this.#meter.payerNode =
+      this.#options.machine.nodeOfCpu === undefined ? -1 : this.#nodeOfCpu[cpu]!;
     this.#meter.reset();
     this.#meter.charge(0, time);
   }
@@ -291,15 +374,26 @@ class FioRun {
     slot.bytes = bytes;
   }
 
-  #count(slot: Slot): void {
+  #count(slot: Slot, index: number): void {
     const { windows, windowPs } = this.#options;
     const { now } = this.#engine;
     const window = Math.floor(now / windowPs);
     this.#completed += 1;
     this.#bytes += slot.bytes;
     if (window < windows) this.#windows[window]! += 1;
-    if (window * WARM_UP_SHARE >= windows) this.#latency.add(now - slot.since);
+    const isMeasured = window * WARM_UP_SHARE >= windows;
+    if (isMeasured) this.#latency.add(now - slot.since);
+    this.#account.close(index, now - slot.since, this.#nodeOfCpu[slot.cpu]!, isMeasured);
   }
+}
+
+function notMapped(errno: number, inFlight: number): StackError {
+  return new StackError({
+    code: "sim/not-mapped",
+    kind: "input",
+    message: `A buffer could not be mapped: ${errnoName(errno)}, with up to ${inFlight} in flight`,
+    hint: "ask for fewer or smaller requests in flight; a VFIO container takes 65535 mappings",
+  });
 }
 
 function pick(blocks: readonly BlockShare[], random: Random): number {
