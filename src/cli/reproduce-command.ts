@@ -14,7 +14,7 @@ export const reproduceCommand = buildCommand<ReproduceFlags, string[], CliContex
     positional: {
       kind: "array",
       parameter: {
-        brief: "Which published tables: 2 for the flush-queue thread; all when absent",
+        brief: "Which published tables: a thread's number, or pcie-bench; all when absent",
         placeholder: "NAME",
         parse: (text: string) => text,
       },
@@ -23,6 +23,6 @@ export const reproduceCommand = buildCommand<ReproduceFlags, string[], CliContex
   },
   docs: {
     brief: "Published tables beside ours: error, and whether a row was fitted or predicted",
-    customUsage: ["2", "--json 2"],
+    customUsage: ["2", "pcie-bench", "--json 2"],
   },
 });

@@ -1,11 +1,13 @@
 /** Every published table that can be reproduced, by the name under which it is asked for. */
 import { StackError } from "../../errors.ts";
 import { flushQueueTables } from "./flush-queue.ts";
+import { pcieBenchTables } from "./pcie-bench.ts";
 import type { Reproduction } from "./table.ts";
 
 /** Tables by what they belong to: the number of a thread, or a study's name. */
 export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new Map([
   ["2", flushQueueTables],
+  ["pcie-bench", pcieBenchTables],
 ]);
 
 /**

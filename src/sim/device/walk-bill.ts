@@ -1,0 +1,47 @@
+/**
+ * What a piece of hardware spends on the steps that it reports: a meter that adds up prices.
+ *
+ * Hardware that works on one thing holds one server for as long as that takes, so a sum is enough;
+ * software takes and leaves locks on its way and needs a bill of stretches (`billing-meter.ts`).
+ */
+import { type Meter, Step, type StepName } from "../../meter.ts";
+import type { PriceList } from "../price-list.ts";
+
+const stepNames = Object.keys(Step) as StepName[];
+
+/** A meter that adds up what steps cost. */
+export class WalkBill implements Meter {
+  /** Node of who works; −1 makes every place local. */
+  node = -1;
+  /** Sum of the prices since {@link begin}, picoseconds, whole. */
+  time = 0;
+  /** Table entries read at other nodes since {@link begin}. */
+  remoteReads = 0;
+  readonly #prices: PriceList;
+  readonly #counts = new Float64Array(stepNames.length);
+
+  constructor(prices: PriceList) {
+    this.#prices = prices;
+  }
+
+  step(step: number, amount: number, place: number): void {
+    const prices = this.#prices;
+    this.#counts[step]! += amount;
+    this.time += prices.eachPs[step]! + Math.round(prices.unitPs[step]! * amount);
+    if (this.node < 0 || place === this.node) return;
+    this.time += Math.round(prices.remoteUnitPs[step]! * amount);
+    if (step === Step.entryRead) this.remoteReads += amount;
+  }
+
+  /** Starts a new sum. @param node - of who works */
+  begin(node: number): void {
+    this.node = node;
+    this.time = 0;
+    this.remoteReads = 0;
+  }
+
+  /** Sum of a step's amounts since the beginning. */
+  count(name: StepName): number {
+    return this.#counts[Step[name]]!;
+  }
+}

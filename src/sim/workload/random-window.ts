@@ -1,0 +1,163 @@
+/**
+ * A device that reads or writes at random inside a window of memory, behind an IOMMU or none: the
+ * micro-benchmark of pcie-bench, with one access at a time for latency, or as many as go for
+ * throughput.
+ */
+import { Errno } from "../../errno.ts";
+import { assert } from "../../errors.ts";
+import { DomainType, IommuDomain } from "../../iommu/domain.ts";
+import { vtdSecondStage } from "../../iommu/formats/vtd-second-stage.ts";
+import { HardwareDomain } from "../../iommu/hardware-domain.ts";
+import { PageTable } from "../../iommu/page-table.ts";
+import { PROT_RW } from "../../iommu/prot.ts";
+import type { CacheGeometry } from "../../iommu/tag-array.ts";
+import { TranslationUnit } from "../../iommu/translation-unit.ts";
+import { PagePool } from "../../memory/page-pool.ts";
+import { Random } from "../../random.ts";
+import { PAGE_BYTES, PAGE_SHIFT } from "../../units.ts";
+import { DmaEngine } from "../device/dma-engine.ts";
+import { TimedUnit } from "../device/timed-unit.ts";
+import { WalkBill } from "../device/walk-bill.ts";
+import { Engine } from "../engine.ts";
+import type { LinkSpeed } from "../link.ts";
+import type { PriceList } from "../price-list.ts";
+import { type SteadyState, steadyState } from "../steady-state.ts";
+
+/** What a window lies in. */
+export interface WindowMachine {
+  readonly prices: PriceList;
+  /** Entries of the IOTLB, any of which takes any page. */
+  readonly iotlbEntries: number;
+  readonly pagingCache: CacheGeometry | null;
+  readonly walkers: number;
+  readonly up: LinkSpeed;
+  readonly down: LinkSpeed;
+  /** Reads in flight, and the interval between two, picoseconds; the same of writes. */
+  readonly reads: { readonly inFlight: number; readonly gap: number };
+  readonly writes: { readonly inFlight: number; readonly gap: number };
+  /** A read of memory, and of what the last-level cache holds, picoseconds. */
+  readonly memoryTime: number;
+  readonly cacheTime: number;
+  /** Bytes of a buffer that the last-level cache can hold. */
+  readonly cacheBytes: number;
+}
+
+/** What to measure. */
+export interface WindowRun {
+  readonly machine: WindowMachine;
+  readonly windowBytes: number;
+  /** log2 of the size of the pages that the buffer is mapped in; null without an IOMMU. */
+  readonly pageShift: 12 | 21 | null;
+  /** Whether the host touched the buffer last. */
+  readonly isWarm: boolean;
+  readonly isWrite: boolean;
+  /** One access at a time, or as many as the device can have in flight. */
+  readonly isSingle: boolean;
+  readonly seed: number;
+  /** Node of the page tables; the unit and the device are on node 0. */
+  readonly tableNode?: number;
+  /** Accesses to measure, 40 000 without it. */
+  readonly accesses?: number;
+}
+
+/** What was measured. */
+export interface WindowResult {
+  /** Picoseconds from issue to end of an access. */
+  readonly latency: SteadyState;
+  /** Accesses a second. */
+  readonly rate: SteadyState;
+  readonly hits: number;
+  readonly misses: number;
+  readonly walkerShare: number;
+  readonly hash: string;
+}
+
+const BYTES = 64;
+const BATCHES = 200;
+const RID = 0x0100;
+const BASE_PFN = 2 ** 20;
+
+/** Measures one window. */
+export function runWindow(run: WindowRun): WindowResult {
+  const { machine, isWarm, isWrite, isSingle, windowBytes } = run;
+  const engine = new Engine();
+  const random = new Random(run.seed);
+  const bill = new WalkBill(machine.prices);
+  const unit = run.pageShift === null ? null : timedUnit(engine, run, run.pageShift, bill);
+  const batch = Math.ceil((run.accesses ?? 40_000) / BATCHES);
+  const latencies = new Float64Array(BATCHES);
+  const rates = new Float64Array(BATCHES);
+  const pages = Math.ceil(windowBytes / PAGE_BYTES);
+  const lines = windowBytes / BYTES;
+  const warmLines = isWarm ? Math.min(lines, Math.floor(machine.cacheBytes / BYTES)) : 0;
+  let completed = 0;
+  let started = 0;
+  const speed = isWrite ? machine.writes : machine.reads;
+  const device = new DmaEngine({
+    engine,
+    unit,
+    rid: RID,
+    isWrite,
+    inFlight: isSingle ? 1 : speed.inFlight,
+    gap: speed.gap,
+    up: machine.up,
+    down: machine.down,
+    bytes: BYTES,
+    next: () => BASE_PFN + random.below(pages),
+    memory: () => {
+      // Random accesses find a cache as full of the window as it can be.
+      const isCached = warmLines > 0 && random.below(lines) < warmLines;
+      return isCached ? machine.cacheTime : machine.memoryTime;
+    },
+    done: (time) => {
+      const index = Math.floor(completed / batch);
+      latencies[index]! += time / batch;
+      completed += 1;
+      if (completed % batch !== 0) return;
+      rates[index] = (batch * 1e12) / (engine.now - started);
+      started = engine.now;
+      if (index === BATCHES - 1) engine.stop();
+    },
+  });
+  device.start();
+  engine.run();
+  return {
+    latency: steadyState(latencies),
+    rate: steadyState(rates),
+    hits: bill.count("iotlbHit"),
+    misses: bill.count("iotlbMiss"),
+    walkerShare: unit === null ? 0 : unit.walkers.use().busyTime / (engine.now * machine.walkers),
+    hash: engine.hash,
+  };
+}
+
+function timedUnit(engine: Engine, run: WindowRun, pageShift: 12 | 21, bill: WalkBill): TimedUnit {
+  const { machine, tableNode = 0, windowBytes } = run;
+  const { iotlbEntries, pagingCache, walkers } = machine;
+  const pool = new PagePool(
+    [0, 1].map((node) => ({ node, basePfn: (node + 1) * 2 ** 24, frameCount: 2 ** 12 })),
+  );
+  const format = vtdSecondStage({ levels: 4 });
+  const table = PageTable.create({ format, pool, node: tableNode, meter: bill });
+  assert(table !== null, "a fresh node has room for a page table");
+  const hardware = new HardwareDomain({ table });
+  const domain = new IommuDomain(DomainType.UNMANAGED, hardware);
+  const unit = new TranslationUnit({
+    name: "dmar0",
+    node: 0,
+    iotlb: { sets: 1, ways: iotlbEntries, replacement: "lru", pageShifts: [12, 21, 30] },
+    pagingCache,
+    selective: { kind: "mask", maskMax: 18 },
+    meter: bill,
+  });
+  hardware.attach(unit, RID);
+  // Pages that do not lie side by side, so that no larger one fits.
+  const frames = 2 ** (pageShift - PAGE_SHIFT);
+  const count = Math.ceil(windowBytes / PAGE_BYTES / frames);
+  for (let page = 0; page < count; page += 1) {
+    const physPfn = BASE_PFN * 2 + page * frames * 2;
+    const errno = domain.map(BASE_PFN + page * frames, physPfn, frames, PROT_RW);
+    assert(errno === Errno.OK, "the window is mapped");
+  }
+  return new TimedUnit({ engine, unit, bill, walkers });
+}
