@@ -10,10 +10,10 @@ import {
   text_en,
   version,
 } from "@stricli/core";
+import { suggestion } from "../config/nearest.ts";
 import { parseDurationNs, parseIommu, parsePolicy, parseQueueSize } from "./arguments.ts";
 import { type CliContext, json } from "./context.ts";
 import { inspectCommand } from "./inspect-command.ts";
-import { suggestion } from "./nearest.ts";
 import type { ReplayFlags } from "./replay.ts";
 import { reproduceCommand } from "./reproduce-command.ts";
 import { tablesRoutes } from "./tables-command.ts";

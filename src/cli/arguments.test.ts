@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { nearest } from "../config/nearest.ts";
 import { policies } from "../dma/policy.ts";
 import { parseDurationNs, parseIommu, parsePolicy, parseQueueSize } from "./arguments.ts";
-import { nearest } from "./nearest.ts";
 
 describe("flag values", () => {
   it("knows every policy by its name", () => {

@@ -1,8 +1,9 @@
 /** Reads the values of flags; each message says what was wrong and what is accepted. */
+
+import { suggestion } from "../config/nearest.ts";
 import { type Policy, policyNamed, policyNames } from "../dma/policy.ts";
 import { type IommuKind, iommuKinds } from "../recording/replay/result.ts";
 import { isPowerOfTwo } from "../units.ts";
-import { suggestion } from "./nearest.ts";
 
 /** Slots that a flush queue may have at most; 64 times the largest of Linux. */
 const QUEUE_SLOTS_MAX = 2 ** 21;

@@ -1,5 +1,6 @@
 /** The verb `tables`: firmware tables from a topology, and what is in tables. */
 import { writeFileSync } from "node:fs";
+import { suggestion } from "../config/nearest.ts";
 import { StackError } from "../errors.ts";
 import { decodeTable } from "../firmware/acpi/decode.ts";
 import { HEADER_BYTES } from "../firmware/acpi/header.ts";
@@ -16,7 +17,6 @@ import { descriptionKinds, familyOf } from "../firmware/table-kinds.ts";
 import { STDIN_PATH } from "../recording/node/file-source.ts";
 import { renderFindings, renderTree } from "../report/tables-text.ts";
 import type { Machine } from "../topology/machine.ts";
-import { suggestion } from "./nearest.ts";
 import { Exit } from "./problem.ts";
 import { readBytes, readFiles } from "./tables-input.ts";
 import type { Terminal } from "./terminal.ts";

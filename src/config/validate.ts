@@ -8,9 +8,14 @@ import type { ValuePath, YamlSource } from "./yaml-source.ts";
 /**
  * The value that a schema makes of a document.
  *
+ * @param hint - where the form is described
  * @throws StackError `config/invalid` or `config/unknown-key` for the first place that does not fit
  */
-export function validate<T extends z.ZodType>(source: YamlSource, schema: T): z.output<T> {
+export function validate<T extends z.ZodType>(
+  source: YamlSource,
+  schema: T,
+  hint = "docs/inspect.md describes the form",
+): z.output<T> {
   const parsed = schema.safeParse(source.value);
   if (parsed.success) return parsed.data;
   const issues = parsed.error.issues.flatMap(leafIssues);
@@ -24,7 +29,7 @@ export function validate<T extends z.ZodType>(source: YamlSource, schema: T): z.
     kind: "input",
     message: `${messageOf(issue)}${others}`,
     at,
-    hint: hintOf(issue, schema),
+    hint: hintOf(issue, schema) ?? hint,
   });
 }
 
@@ -60,13 +65,13 @@ function messageOf(issue: $ZodIssue): string {
   return name === "" ? issue.message : `${name}: ${issue.message}`;
 }
 
-/** The nearest key that exists, or how a value is written. */
-function hintOf(issue: $ZodIssue, schema: z.ZodType): string {
+/** The keys that exist where there is none of the name. */
+function hintOf(issue: $ZodIssue, schema: z.ZodType): string | null {
   if (issue.code === "unrecognized_keys") {
     const keys = keysAt(schema, issue.path);
     if (keys.length > 0) return `the keys here are ${keys.join(", ")}`;
   }
-  return "docs/inspect.md describes the form";
+  return null;
 }
 
 interface Definition {
