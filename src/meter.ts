@@ -103,6 +103,10 @@ export const Step = {
   notifierCall: 44,
   /** GUP was called and gave nothing, as for memory without pages; amount = calls. */
   pinRefused: 45,
+  /** The IOMMU core was asked to map a run; amount = pages. */
+  domainMap: 46,
+  /** The IOMMU core was asked to unmap a run; amount = pages. */
+  domainUnmap: 47,
 } as const;
 
 /** Name of a step. */

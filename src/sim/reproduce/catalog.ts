@@ -3,10 +3,12 @@ import { StackError } from "../../errors.ts";
 import { flushQueueTables } from "./flush-queue.ts";
 import { pcieBenchTables } from "./pcie-bench.ts";
 import type { Reproduction } from "./table.ts";
+import { vmStartTables } from "./vm-start.ts";
 
 /** Tables by what they belong to: the number of a thread, or a study's name. */
 export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new Map([
   ["2", flushQueueTables],
+  ["5", vmStartTables],
   ["pcie-bench", pcieBenchTables],
 ]);
 
