@@ -2,6 +2,7 @@
 import { StackError } from "../../errors.ts";
 import { flushQueueTables } from "./flush-queue.ts";
 import { pcieBenchTables } from "./pcie-bench.ts";
+import { pinningTables } from "./pinning.ts";
 import type { Reproduction } from "./table.ts";
 import { vmStartTables } from "./vm-start.ts";
 
@@ -10,6 +11,7 @@ export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new M
   ["2", flushQueueTables],
   ["5", vmStartTables],
   ["pcie-bench", pcieBenchTables],
+  ["pinning", pinningTables],
 ]);
 
 /**

@@ -73,8 +73,12 @@ export interface VmMapping {
 
 const DEVICE = "0000:3b:00.0";
 const GIB = 2 ** 18;
+/** Guest memory, beyond the window for interrupts below 4 GiB. */
 const RAM_PAGE = 64 * GIB;
-const BAR_PAGE = 512 * GIB;
+/** Of it, what is mapped before BARs. */
+const FIRST = { vpn: RAM_PAGE, pages: 512 } as const;
+/** Firmware puts 64-bit BARs above memory; here both lie in the same 512 GiB. */
+const BAR_PAGE = 256 * GIB;
 /** Frame of the first BAR, beyond all memory. */
 const BAR_PFN = 2 ** 34;
 /** Page-table memory: leaves of 4 KiB for 480 GiB. */
@@ -101,25 +105,32 @@ export function ramMapping(parts: MappingParts, plan: RamPlan): VmMapping {
   assert(errno === Errno.OK, "guest memory is whole pages of its kind");
   if (isTouched) assert(memory.touch(RAM_PAGE, pages, true) === Errno.OK, "frames suffice");
   const vmm = new VfioTask({ process: new UserProcess({ memory }) });
-  const range = { vpn: RAM_PAGE, iova: 0, pages, flags: 0, prepare: () => Errno.OK };
-  return throughType1(buildMachine(parts, null), vmm, range);
+  const { fd } = connect(buildMachine(parts, null), vmm, [DEVICE]);
+  const range = { vpn: RAM_PAGE, iova: RAM_PAGE, pages, flags: 0 };
+  return throughType1(vmm, fd, range, () => Errno.OK);
 }
 
 /** One BAR: mapped again, it is as the next one of the same size. */
 export function barMapping(parts: MappingParts, plan: BarPlan): VmMapping {
   const { pages, way, rules, processOffset, deviceOffset } = plan;
   const host = buildMachine(parts, pages);
-  const frames = contiguousFrames({ basePfn: 1, pages: 1 });
+  const frames = contiguousFrames({ basePfn: 1, pages: FIRST.pages });
   const memory = new AddressSpace({ frames, rules, meter: parts.meter });
   const vmm = new VfioTask({ process: new UserProcess({ memory }) });
   const iova = BAR_PAGE + deviceOffset;
+  // Memory is mapped before BARs are, so their upper page tables are there.
+  const errno = memory.mmap({ ...FIRST, backing: { kind: "anonymous", isHuge: false } });
+  assert(errno === Errno.OK, "memory can be mapped");
   if (way === "dma-buf") return throughIommufd(host, vmm, iova, pages);
-  const vpn = RAM_PAGE + processOffset;
+  const { fd } = connect(host, vmm, [DEVICE]);
+  const first = throughType1(vmm, fd, { ...FIRST, iova: FIRST.vpn, flags: 0 }, () => Errno.OK);
+  assert(first.map() === Errno.OK, "memory can be mapped for devices");
+  const vpn = BAR_PAGE + processOffset;
   const device = host.device(DEVICE).vfio!;
   const backing = { kind: "device", device, filePage: regionPage(0) } as const;
   const flags = way === "dont-pin" ? MapFlag.MMIO_DONT_PIN : 0;
   const prepare = () => memory.mmap({ vpn, pages, backing });
-  return throughType1(host, vmm, { vpn, iova, pages, flags, prepare });
+  return throughType1(vmm, fd, { vpn, iova, pages, flags }, prepare);
 }
 
 /** A host with one device, which has one BAR of so many pages or none. */
@@ -140,13 +151,13 @@ function buildMachine(parts: MappingParts, barPages: number | null): Host {
   );
 }
 
+/** @param prepare - makes the process's own mapping; gives an errno */
 function throughType1(
-  host: Host,
   vmm: VfioTask,
-  range: { vpn: number; iova: number; pages: number; flags: number; prepare: () => number },
+  fd: number,
+  range: { vpn: number; iova: number; pages: number; flags: number },
+  prepare: () => number,
 ): VmMapping {
-  const { fd } = connect(host, vmm, [DEVICE]);
-  const { prepare } = range;
   const iova = bytesOf(range.iova);
   const size = bytesOf(range.pages);
   const flags = MapFlag.READ | MapFlag.WRITE | range.flags;
@@ -177,6 +188,9 @@ function throughIommufd(host: Host, vmm: VfioTask, iovaPfn: number, pages: numbe
   const buffer = vfio!.exportDmaBuf(0, [{ offset: 0n, length }]);
   assert(typeof buffer !== "number", "a BAR can be exported");
   const flags = IoasMapFlag.FIXED_IOVA | IoasMapFlag.READABLE | IoasMapFlag.WRITEABLE;
+  const at = bytesOf(FIRST.vpn);
+  const first = { iova: at, userVa: at, length: bytesOf(FIRST.pages) };
+  assert(iommufd.ioasMap({ ioasId, flags, ...first }).errno === Errno.OK, "memory can be mapped");
   const file = { kind: "dma-buf", buffer } as const;
   return {
     map: () => iommufd.ioasMapFile({ ioasId, flags, iova, length }, file).errno,

@@ -1,0 +1,59 @@
+/**
+ * What is asked of a published table as a whole: the median error of the rows predicted, and that
+ * any two rows lie in the published order.
+ */
+import { compareRow, type PublishedRow, type ReproducedRow } from "./table.ts";
+
+/** A row that has no target of its own. */
+export type TableRow = Pick<PublishedRow, "name" | "published" | "role">;
+
+const MEDIAN_MAX = 15;
+
+/**
+ * Compares rows of one unit, and puts the median error and the pairs in another order behind them.
+ *
+ * @param ours - what we got, by row
+ */
+export function compareTable(
+  unit: string,
+  rows: readonly TableRow[],
+  ours: readonly number[],
+): ReproducedRow[] {
+  const compared = rows.map((row, index) =>
+    compareRow({ ...row, unit, errorKind: "relative", target: null }, ours[index]!),
+  );
+  const errors = compared.filter(({ role }) => role === "predicted").map(({ error }) => error!);
+  const summary = { published: 0, role: "predicted", errorKind: "points" } as const;
+  return [
+    ...compared,
+    compareRow(
+      { ...summary, name: "median error of predictions", unit: "%", target: MEDIAN_MAX },
+      100 * median(errors.map(Math.abs)),
+    ),
+    compareRow(
+      { ...summary, name: "pairs in another order", unit: "%", target: 0 },
+      100 * shareDisordered(rows, ours),
+    ),
+  ];
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const upper = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[upper]! : (sorted[upper - 1]! + sorted[upper]!) / 2;
+}
+
+/** Of the pairs whose published values differ, the share that ours has not in that order. */
+function shareDisordered(rows: readonly TableRow[], ours: readonly number[]): number {
+  let pairs = 0;
+  let disordered = 0;
+  for (let a = 0; a < rows.length; a += 1) {
+    for (let b = 0; b < a; b += 1) {
+      const published = Math.sign(rows[a]!.published - rows[b]!.published);
+      if (published === 0) continue;
+      pairs += 1;
+      if (Math.sign(ours[a]! - ours[b]!) !== published) disordered += 1;
+    }
+  }
+  return pairs === 0 ? 0 : disordered / pairs;
+}
