@@ -12,10 +12,12 @@ import {
 } from "@stricli/core";
 import { suggestion } from "../config/nearest.ts";
 import { parseDurationNs, parseIommu, parsePolicy, parseQueueSize } from "./arguments.ts";
+import { checkCommand } from "./check-command.ts";
 import { type CliContext, json } from "./context.ts";
 import { inspectCommand } from "./inspect-command.ts";
 import type { ReplayFlags } from "./replay.ts";
 import { reproduceCommand } from "./reproduce-command.ts";
+import { runCommand } from "./run-command.ts";
 import { tablesRoutes } from "./tables-command.ts";
 import type { VerifyFlags } from "./verify.ts";
 
@@ -100,6 +102,7 @@ const verifyCommand = buildCommand<VerifyFlags, string[], CliContext>({
 const verbs = [
   "replay",
   "verify",
+  "run",
   "reproduce",
   "inspect",
   "tables",
@@ -134,8 +137,10 @@ export function buildApp(getCurrentVersion: () => Promise<string>): Application<
     routes: {
       replay: replayCommand,
       verify: verifyCommand,
+      run: runCommand,
       reproduce: reproduceCommand,
       inspect: inspectCommand,
+      check: checkCommand,
       tables: tablesRoutes,
     },
     docs: { brief: "An IOMMU you can run, checked against recordings of real machines" },

@@ -52,3 +52,10 @@ export function parseDurationNs(text: string): number {
   if (ns >= 1 && ns <= DURATION_NS_MAX) return Math.round(ns);
   throw new Error(`a time is a number with ns, us, ms or s, such as 10ms, not "${text}"`);
 }
+
+/** A seed: a whole number of 32 bits. */
+export function parseSeed(text: string): number {
+  const seed = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
+  if (seed < 2 ** 32) return seed;
+  throw new Error(`a seed is a whole number from 0 to ${2 ** 32 - 1}, not "${text}"`);
+}

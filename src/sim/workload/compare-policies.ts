@@ -12,6 +12,7 @@ import { PAGE_BYTES, pagesOf } from "../../units.ts";
 import type { FioJob } from "./fio-job.ts";
 import { type FioMachine, type FioResult, runFio } from "./fio-run.ts";
 import { type Relaxation, relaxationsOf, withoutTranslation } from "./relaxations.ts";
+import { type Slice, SliceRecorder } from "./slices.ts";
 
 /** Requests in flight of all processes together. */
 export const IN_FLIGHT_MAX = 65_535;
@@ -24,7 +25,7 @@ const WINDOWS = 200;
 /** Requests after which most runs have settled; a run that has not is doubled so many times. */
 const REQUESTS = 16_000;
 const EXTENSIONS = 3;
-/** A changed machine needs no percentiles. */
+/** The same for a changed machine, at the speed of the machine as it is. */
 const REQUESTS_CHANGED = 5000;
 const CHANGES = 5;
 const PILOT_REQUESTS = 200;
@@ -32,6 +33,9 @@ const PILOT_EVENTS = 40_000;
 const EVENTS_MAX = 20_000_000;
 const PS_PER_SECOND = 1e12;
 const TIME_MAX_PS = 3600 * PS_PER_SECOND;
+/** Windows of a run that a timeline shows, behind the warm-up. */
+const TIMELINE_FROM = 20;
+const TIMELINE_UNTIL = 22;
 /** A gain that nobody would act upon. */
 const GAIN_MIN = 0.01;
 /** Below this, translation is not what holds the machine back. */
@@ -85,6 +89,18 @@ export function comparePolicies(options: ComparisonOptions): readonly PolicyOutc
   return options.policies.map((policy) => new PolicyComparison(options, policy).run());
 }
 
+/** Who held what under a policy, in a short window of a run as long as the one that was judged. */
+export function timelineOf(options: ComparisonOptions, outcome: PolicyOutcome): readonly Slice[] {
+  const { jobs, machine, seed, cpus } = options;
+  const { policy, windowPs } = outcome;
+  const slices = new SliceRecorder(TIMELINE_FROM * windowPs, TIMELINE_UNTIL * windowPs);
+  const some = cpus === undefined ? {} : { cpus };
+  const run = { jobs, machine, policy, seed, windowPs, slices, ...some };
+  // What began in the window may end a while after it.
+  runFio({ ...run, windows: TIMELINE_UNTIL * 2, eventsMax: EVENTS_MAX });
+  return slices.slices;
+}
+
 /** Bounds what a run keeps in memory, however large the file's numbers are. */
 function checkLoad(jobs: readonly FioJob[]): void {
   let inFlight = 0;
@@ -127,7 +143,7 @@ class PolicyComparison {
     const { machine, timePs } = this.#options;
     this.#progress("");
     const fixed = timePs === undefined ? null : Math.max(1, Math.ceil(timePs / WINDOWS));
-    let windowPs = fixed ?? this.#windowFor(machine, REQUESTS);
+    let windowPs = fixed ?? this.#windowFor(machine);
     let extensions = 0;
     let result = this.#run(machine, windowPs);
     while (
@@ -141,19 +157,26 @@ class PolicyComparison {
       result = this.#run(machine, windowPs);
     }
     const outcome = { policy: this.#policy, result, windowPs, extensions };
-    return { ...outcome, ...this.#changes(result) };
+    return { ...outcome, ...this.#changes(result, windowPs) };
   }
 
-  #changes(result: FioResult): Pick<PolicyOutcome, "translationGain" | "changes" | "best"> {
+  #changes(
+    result: FioResult,
+    windowPs: number,
+  ): Pick<PolicyOutcome, "translationGain" | "changes" | "best"> {
     const { machine } = this.#options;
+    // A changed machine is faster, and needs no percentiles.
+    const shorter = Math.ceil((windowPs * REQUESTS_CHANGED) / REQUESTS);
     const { requests } = result;
     if (requests.kind !== "steady") return { translationGain: null, changes: [], best: null };
     const isTranslated = result.where.parts.some(({ name }) =>
       machine.prices.prices.some(({ step }) => step === name),
     );
-    const free = isTranslated ? this.#try(withoutTranslation(machine), requests.mean) : null;
+    const free = isTranslated
+      ? this.#try(withoutTranslation(machine), requests.mean, shorter)
+      : null;
     const changes = relaxationsOf(machine, result.where, CHANGES)
-      .map((relaxation) => this.#try(relaxation, requests.mean))
+      .map((relaxation) => this.#try(relaxation, requests.mean, shorter))
       .sort((a, b) => (b.gain ?? -1) - (a.gain ?? -1) || (a.id < b.id ? -1 : 1));
     const [first] = changes;
     const noise = Math.max(GAIN_MIN, (2 * requests.halfWidth95) / requests.mean);
@@ -161,16 +184,17 @@ class PolicyComparison {
     return { translationGain: isTranslated ? (free?.gain ?? null) : 0, changes, best };
   }
 
-  #try({ id, what, isTranslation, machine }: Relaxation, base: number): ChangeResult {
+  #try(relaxation: Relaxation, base: number, windowPs: number): ChangeResult {
+    const { id, what, isTranslation, machine } = relaxation;
     this.#progress(`, with ${what}`);
-    const { requests } = this.#run(machine, this.#windowFor(machine, REQUESTS_CHANGED));
+    const { requests } = this.#run(machine, windowPs);
     const requestsPerSecond = requests.kind === "steady" ? requests.mean : null;
     const gain = requestsPerSecond === null ? null : requestsPerSecond / base - 1;
     return { id, what, isTranslation, requestsPerSecond, gain };
   }
 
-  /** The window in which so many requests complete during a run. */
-  #windowFor(machine: FioMachine, requests: number): number {
+  /** The window with which {@link REQUESTS} complete during a run. */
+  #windowFor(machine: FioMachine): number {
     let windowPs = 1e8;
     for (;;) {
       const { completed, time } = this.#simulate(machine, windowPs, PILOT_EVENTS);
@@ -179,7 +203,7 @@ class PolicyComparison {
         windowPs *= 8;
         continue;
       }
-      const wanted = Math.ceil((time * requests) / Math.max(1, completed) / WINDOWS);
+      const wanted = Math.ceil((time * REQUESTS) / Math.max(1, completed) / WINDOWS);
       return Math.min(Math.max(1, wanted), Math.floor(TIME_MAX_PS / WINDOWS));
     }
   }

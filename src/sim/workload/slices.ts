@@ -1,7 +1,7 @@
 /** Who held what when: the slices of a bounded window of a run, for a timeline. */
 
 /** Slices that are kept. */
-export const SLICES_MAX = 200_000;
+export const SLICES_MAX = 20_000;
 
 /** A stretch in which a track was busy; picoseconds. */
 export interface Slice {
