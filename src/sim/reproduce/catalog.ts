@@ -1,6 +1,7 @@
 /** Every published table that can be reproduced, by the name under which it is asked for. */
 import { StackError } from "../../errors.ts";
 import { flushQueueTables } from "./flush-queue.ts";
+import { ioPageFaultTables } from "./io-page-faults.ts";
 import { pcieBenchTables } from "./pcie-bench.ts";
 import { pinningTables } from "./pinning.ts";
 import type { Reproduction } from "./table.ts";
@@ -10,6 +11,7 @@ import { vmStartTables } from "./vm-start.ts";
 export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new Map([
   ["2", flushQueueTables],
   ["5", vmStartTables],
+  ["3", ioPageFaultTables],
   ["pcie-bench", pcieBenchTables],
   ["pinning", pinningTables],
 ]);

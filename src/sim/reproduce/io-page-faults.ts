@@ -1,0 +1,97 @@
+/**
+ * Seed 3's table: what I/O page faults cost an accelerator in a VM and on a process's address space.
+ *
+ * Published: S. Lu, "Add IOPF support for VFIO passthrough", RFC v3, 9 April 2021.
+ */
+import { passedAccelerator, sharedAccelerator } from "../profiles/kunpeng-accelerator.ts";
+import { type AcceleratorMachine, runAccelerator } from "../workload/accelerator-run.ts";
+import { compareRow, type PublishedRow, type Reproduction } from "./table.ts";
+
+interface Row {
+  readonly machine: AcceleratorMachine;
+  readonly megabytes: number;
+  readonly premap: number;
+  readonly times: number;
+  readonly slowdown: number;
+  readonly faults: number;
+  /** The slow-down of the row set a price. */
+  readonly isFitted: boolean;
+  /** Largest error of its count, as a share. */
+  readonly countTarget: number;
+}
+
+const MIB = 2 ** 20;
+
+function row(
+  machine: AcceleratorMachine,
+  message: readonly [megabytes: number, premap: number],
+  times: number,
+  published: readonly [slowdown: number, faults: number],
+  countTarget = 0,
+  isFitted = false,
+): Row {
+  const [megabytes, premap] = message;
+  const [slowdown, faults] = published;
+  return { machine, megabytes, premap, times, slowdown, faults, countTarget, isFitted };
+}
+
+const rows: readonly Row[] = [
+  row(sharedAccelerator, [1, 1], 1, [82.8, 512], 0, true),
+  row(sharedAccelerator, [1, 1], 100, [47.9, 1024]),
+  row(sharedAccelerator, [1, 1], 1000, [8.5, 1024]),
+  row(passedAccelerator, [1, 1], 1, [63.4, 518], 0.04, true),
+  row(passedAccelerator, [1, 1], 100, [22.9, 1058], 0.04),
+  row(passedAccelerator, [1, 1], 1000, [2.6, 1071], 0.04),
+  row(passedAccelerator, [10, 512], 1, [32.6, 13]),
+  row(passedAccelerator, [10, 512], 100, [3.5, 26]),
+  row(passedAccelerator, [10, 512], 1000, [1.6, 26]),
+];
+
+function nameOf({ machine, megabytes, times }: Row): string {
+  const path = machine.kind === "sva" ? "host SVA" : "VFIO";
+  return `${path}, ${megabytes} MB x${times}`;
+}
+
+function run(each: Row, isFaulting: boolean) {
+  const { machine, megabytes, premap, times } = each;
+  return runAccelerator({ machine, messageBytes: megabytes * MIB, times, premap, isFaulting });
+}
+
+const source = "S. Lu, RFC v3 Add IOPF support for VFIO passthrough, 9 April 2021";
+
+/** The slow-downs and the counts. */
+export const ioPageFaultTables: readonly Reproduction[] = [
+  {
+    id: "3-slowdown",
+    title: "I/O page faults of an accelerator: loss of speed",
+    source,
+    run: (progress) =>
+      rows.map((each) => {
+        const name = nameOf(each);
+        progress(`I/O page faults: ${name}`);
+        const without = run(each, false).time;
+        const withFaults = run(each, true).time;
+        const role: PublishedRow["role"] = each.isFitted ? "fitted" : "predicted";
+        const target = each.isFitted ? null : 2;
+        const published = each.slowdown;
+        const ours = 100 * (1 - without / withFaults);
+        return compareRow({ name, unit: "%", published, role, errorKind: "points", target }, ours);
+      }),
+  },
+  {
+    id: "3-faults",
+    title: "I/O page faults of an accelerator: faults",
+    source,
+    run: (progress) =>
+      rows.map((each) => {
+        const name = nameOf(each);
+        progress(`I/O page faults, counted: ${name}`);
+        // The buffers are geometry; both first rows of a VM went into that of its queue.
+        const role = "predicted";
+        const { faults: published, countTarget: target } = each;
+        const { faults } = run({ ...each, times: Math.min(each.times, 4) }, true);
+        const base = { name, unit: "faults", published, role, target } as const;
+        return compareRow({ ...base, errorKind: "relative" }, faults);
+      }),
+  },
+];
