@@ -33,7 +33,7 @@ const buildVerb = buildCommand<BuildFlags, [string], CliContext>({
       as: {
         kind: "parsed",
         parse: asText,
-        brief: "What to write: viot, iort, dmar, ivrs, srat, slit, mcfg",
+        brief: "What to write: viot, iort, dmar, ivrs, srat, slit, mcfg, dtb, dts",
         placeholder: "KIND",
       },
       output: {

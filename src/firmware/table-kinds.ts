@@ -4,13 +4,14 @@
  */
 import { StackError } from "../errors.ts";
 import { acpiFamily, acpiKinds } from "./acpi/kinds.ts";
+import { devicetreeFamily, devicetreeKinds } from "./devicetree/kinds.ts";
 import type { DescriptionFamily, DescriptionFile, DescriptionKind } from "./table-description.ts";
 
 /** All that can be read; the first that recognises a file reads it. */
-export const families: readonly DescriptionFamily[] = [acpiFamily];
+export const families: readonly DescriptionFamily[] = [acpiFamily, devicetreeFamily];
 
 /** All that can be written. */
-export const descriptionKinds: readonly DescriptionKind[] = [...acpiKinds];
+export const descriptionKinds: readonly DescriptionKind[] = [...acpiKinds, ...devicetreeKinds];
 
 /** The family of a file. @throws StackError `firmware/unknown` */
 export function familyOf({ file, bytes }: DescriptionFile): DescriptionFamily {

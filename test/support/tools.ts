@@ -14,6 +14,7 @@ import { it } from "vitest";
 const fetched = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "iommukit", "tools");
 /** How tools are had that are not a package of their own name. */
 const commands: Readonly<Record<string, string>> = {
+  dtc: "apt-get install device-tree-compiler",
   iasl: "node scripts/tools/fetch-iasl.mjs",
   lstopo: "apt-get install hwloc-nox",
 };
