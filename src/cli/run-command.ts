@@ -2,7 +2,7 @@
 import { buildCommand } from "@stricli/core";
 import { parseDurationNs, parsePolicy, parseSeed } from "./arguments.ts";
 import { type CliContext, json } from "./context.ts";
-import type { RunFlags } from "./run.ts";
+import type { RunFlags } from "./run-input.ts";
 
 const text = { kind: "parsed", parse: (value: string) => value, optional: true } as const;
 

@@ -8,10 +8,24 @@ import { openFile, STDIN_PATH } from "../recording/node/file-source.ts";
 import { profileNamed, profileNames } from "../sim/profiles/catalog.ts";
 import type { MachineProfile } from "../sim/profiles/machine-profile.ts";
 import { type FioWorkload, fioJobs } from "../sim/workload/fio-job.ts";
-import type { RunFlags } from "./run.ts";
 
 /** Job files and profiles are small; anything larger is none. */
 const BYTES_MAX = 4 * 2 ** 20;
+
+/** Flags of the verb. */
+export interface RunFlags {
+  readonly machine?: string;
+  readonly policy?: readonly Policy[];
+  readonly section?: readonly string[];
+  readonly seed?: number;
+  /** Nanoseconds. */
+  readonly time?: number;
+  readonly json: boolean;
+  readonly csv: boolean;
+  readonly html: boolean;
+  readonly perfetto?: string;
+  readonly printMachine: boolean;
+}
 
 /** What is to be run. */
 export interface RunInput {

@@ -1,6 +1,6 @@
 /** The verb `run`: a workload on a simulated machine under several mapping policies. */
 import { writeFileSync } from "node:fs";
-import { policies as allPolicies, type Policy } from "../dma/policy.ts";
+import { policies as allPolicies } from "../dma/policy.ts";
 import { positionText, StackError } from "../errors.ts";
 import { type RunGroup, type RunResult, runCsv, runJson } from "../report/run-result.ts";
 import { renderRun } from "../report/run-text.ts";
@@ -8,23 +8,8 @@ import { machineOf } from "../sim/profiles/machine-profile.ts";
 import { type ComparisonOptions, comparePolicies } from "../sim/workload/compare-policies.ts";
 import type { FioWorkload, JobWarning } from "../sim/workload/fio-job.ts";
 import { Exit } from "./problem.ts";
-import { machineNamed, readInput } from "./run-input.ts";
+import { machineNamed, type RunFlags, readInput } from "./run-input.ts";
 import type { Terminal } from "./terminal.ts";
-
-/** Flags of the verb. */
-export interface RunFlags {
-  readonly machine?: string;
-  readonly policy?: readonly Policy[];
-  readonly section?: readonly string[];
-  readonly seed?: number;
-  /** Nanoseconds. */
-  readonly time?: number;
-  readonly json: boolean;
-  readonly csv: boolean;
-  readonly html: boolean;
-  readonly perfetto?: string;
-  readonly printMachine: boolean;
-}
 
 const SEED = 1;
 const PS_PER_NS = 1000;
