@@ -4,6 +4,7 @@
  * A code is public interface: it stays, and means the same, once it has been released. The register
  * below says what each one means; whoever finds something adds the evidence.
  */
+import { checkKinds } from "./check-kinds.ts";
 
 /** `error`: something cannot work; `warning`: it costs or risks something; `note`: worth knowing. */
 export type Severity = "error" | "warning" | "note";
@@ -35,6 +36,7 @@ export interface Finding {
 
 /** The register. */
 export const findingKinds = {
+  ...checkKinds,
   "no-iommu": {
     severity: "warning",
     title: "no IOMMU is in use",
