@@ -14,6 +14,7 @@ import { suggestion } from "../config/nearest.ts";
 import { parseDurationNs, parseIommu, parsePolicy, parseQueueSize } from "./arguments.ts";
 import { checkCommand } from "./check-command.ts";
 import { type CliContext, json } from "./context.ts";
+import { explainCommand } from "./explain-command.ts";
 import { inspectCommand } from "./inspect-command.ts";
 import type { ReplayFlags } from "./replay.ts";
 import { reproduceCommand } from "./reproduce-command.ts";
@@ -105,6 +106,7 @@ const verbs = [
   "run",
   "reproduce",
   "inspect",
+  "explain",
   "tables",
   "build",
   "dump",
@@ -141,6 +143,7 @@ export function buildApp(getCurrentVersion: () => Promise<string>): Application<
       reproduce: reproduceCommand,
       inspect: inspectCommand,
       check: checkCommand,
+      explain: explainCommand,
       tables: tablesRoutes,
     },
     docs: { brief: "An IOMMU you can run, checked against recordings of real machines" },
