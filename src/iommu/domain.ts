@@ -278,7 +278,8 @@ export class IommuDomain {
       done += unmapped;
     }
     // A driver that gathers nothing itself still gets its sync.
-    if (done > 0 && gather.isEmpty && !gather.queued) gather.addRange(iovaPfn, done);
+    const isLeft = gather.isEmpty && driver.gathersLeaves !== true;
+    if (done > 0 && isLeft && !gather.queued) gather.addRange(iovaPfn, done);
     return done;
   }
 }

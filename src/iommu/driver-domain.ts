@@ -10,6 +10,8 @@ import type { IotlbGather, TableList } from "./gather.ts";
 /** A paging domain as its driver implements it. All calls are synchronous. */
 export interface DriverDomain {
   readonly style: "range" | "pages";
+  /** Whether unmaps gather what is left to invalidate: an empty gather then needs no sync. */
+  readonly gathersLeaves?: boolean;
   /** Page sizes that can be mapped, log2 of bytes, ascending, at least one. */
   readonly pageShifts: readonly number[];
   /** First frame that can be mapped. */

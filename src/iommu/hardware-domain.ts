@@ -68,6 +68,7 @@ export class HardwareDomain implements DriverDomain {
   readonly deferredFlush: boolean;
   readonly shadowOnFlush = false;
   readonly forceAperture = true;
+  readonly gathersLeaves = true;
   readonly firstStage: boolean;
   readonly #noGaps: boolean;
   readonly #unitNodes: UnitNodes;
@@ -282,7 +283,9 @@ export class HardwareDomain implements DriverDomain {
       this.#flush(iovaPfn, iovaPfn + frames - 1, false);
       this.table.freeTables(tables);
     }
-    if (unmapped === 0 || gather.queued) return unmapped;
+    // What is gathered are leaves: a range of nothing but tables has been flushed.
+    const cutFrames = this.table.cutBlocks * FRAMES_OF_SHIFT[pageShift]!;
+    if (unmapped === cutFrames || gather.queued) return unmapped;
     const isOtherSize = gather.pageShift !== 0 && gather.pageShift !== pageShift;
     if (isOtherSize || gather.isDisjoint(iovaPfn, unmapped)) this.#syncEarly(gather);
     gather.pageShift = pageShift;

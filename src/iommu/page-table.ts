@@ -164,6 +164,11 @@ export class PageTable {
     return this.#unmapper.unmapPages(iovaPfn, pageShift, count, gather);
   }
 
+  /** Of the pages that the last {@link unmapPages} took out, how many were tables. */
+  get cutBlocks(): number {
+    return this.#unmapper.cutBlocks;
+  }
+
   /** Walks from the top as the hardware does. @returns whether a page was found */
   walk(iovaPfn: number, out: WalkResult): boolean {
     const { rootPfn, topLevel, lastPfn } = this.#tree;

@@ -27,6 +27,8 @@ const ENTRY_WRITE = Step.entryWrite;
 
 /** Unmaps from one tree. */
 export class TableUnmapper {
+  /** Of what the last `unmapPages` took out, how many were tables instead of leaves. */
+  cutBlocks = 0;
   readonly #tree: TableTree;
   /** One place for each level, as an unmap holds one table of each. */
   readonly #at: readonly FrameLocation[] = Array.from({ length: LEVELS_MAX }, createLocation);
@@ -147,6 +149,7 @@ export class TableUnmapper {
     const slots = 1 << (pageShift - PAGE_SHIFT - format.shiftOf[level]!);
     const mask = format.maskOf[level]!;
     let done = 0;
+    this.cutBlocks = 0;
     while (done < count) {
       const iova = iovaPfn + done * frames;
       const cursor = this.#cursor;
@@ -175,6 +178,7 @@ export class TableUnmapper {
       if (format.kindOf(level, low) === TABLE) {
         if (slots !== 1) return done;
         tree.unlinkBelow(level - 1, entryPfn(format, low, high), gather);
+        this.cutBlocks += 1;
       } else if (leafOrder(format, level, low, high) !== pageOrder) {
         return done;
       }
