@@ -6,7 +6,7 @@
  * its figures are "new, old": of generic page tables, and of what kernels before Linux 6.19 run.
  */
 import type { StepName } from "../../meter.ts";
-import { OWN_CPU, type Price } from "../price-list.ts";
+import { OWN_CPU, type Price, PriceList } from "../price-list.ts";
 
 /** The series. */
 export const tablesThread = "Consolidate iommu page table implementations, 2025";
@@ -52,3 +52,89 @@ export const oldUnmapPrices: readonly Price[] = [
   eachPrice("domainUnmap", X86_UNMAP_NS - OLD_CLEARED_NS, `${tablesThread}: x86, unmap, 2^12, old`),
   unitPrice("entryWrite", OLD_CLEARED_NS, `${tablesThread}: x86, unmap, 256x2^12 less 2^12, old`),
 ];
+
+// Generic page tables, which Linux has from 6.19 on: the row "x86 64-bit, map".
+const X86_MAP_NS = 71;
+const X86_MAP_1_GIB_NS = 59;
+const X86_MAP_256_NS = 392;
+const LEVEL_NS = (X86_MAP_NS - X86_MAP_1_GIB_NS) / 2;
+const LEAF_NS = (X86_MAP_256_NS - X86_MAP_NS) / 255;
+const CALL_NS = X86_MAP_NS - 4 * LEVEL_NS - LEAF_NS;
+
+/** Bytes a nanosecond of clear_page on a Milan, in steps of 4 KiB. */
+const CLEAR_RATE = 13.7;
+const ENTRY_BYTES = 8;
+
+const MAP_ROW = "x86 64-bit, map: 2^12, 2^30, 256x2^12";
+const levelPrice = unitPrice("entryRead", LEVEL_NS, `${tablesThread}: by level`, MAP_ROW);
+const callSource = `${tablesThread}: a call of iommu_map; of iommu_unmap as much`;
+
+/** Calls of generic page tables. */
+export const genericTablePrices = {
+  map: new PriceList([
+    levelPrice,
+    eachPrice("domainMap", CALL_NS, callSource, MAP_ROW),
+    unitPrice("entryWrite", LEAF_NS, `${tablesThread}: by leaf`, MAP_ROW),
+  ]),
+  unmap: new PriceList([
+    levelPrice,
+    eachPrice("domainUnmap", CALL_NS, callSource, MAP_ROW),
+    unitPrice(
+      "entryWrite",
+      ENTRY_BYTES / CLEAR_RATE,
+      "introduce clear_pages(): 13.7 GB/s on Milan",
+    ),
+  ]),
+};
+
+// SMMUv2 of 2021: the column of 2 MiB.
+const SG_MAP_NS = 305_864;
+const SG_UNMAP_NS = 67_291;
+const SG_LEAVES = 512;
+
+const sgThread = "20210609145315.25750-1: iommu_map_sg and iommu_unmap on SM8150";
+const sgLeaf = unitPrice(
+  "entryWrite",
+  SG_MAP_NS / SG_LEAVES,
+  `${sgThread}: a call of the driver for each leaf`,
+  "2 MiB: iommu_map_sg",
+);
+
+/** An SMMUv2 whose driver is called for each leaf, and told to invalidate by 4 KiB. */
+export const smmuV2Prices = {
+  map: new PriceList([sgLeaf]),
+  unmap: new PriceList([
+    sgLeaf,
+    unitPrice(
+      "invalidateRange",
+      SG_UNMAP_NS / SG_LEAVES,
+      `${sgThread}: an invalidation for each 4 KiB`,
+      "2 MiB: iommu_unmap",
+    ),
+  ]),
+};
+
+// SMMUv3 of 2021: the column of 64 pages.
+const DMA_MAP_NS = 3700;
+const DMA_UNMAP_NS = 14_800;
+const DMA_PAGES = 64;
+/** Waiting for CMD_SYNC, one thread, on a Kunpeng 920. */
+const SYNC_NS = 883;
+
+const dmaThread = "edfff22f-251d-e07d-fdbc-0eb00c821f15: dma_map_benchmark on SMMUv3";
+
+/** An SMMUv3 that is told to invalidate by the page. */
+export const smmuV3Prices = {
+  map: new PriceList([
+    unitPrice("entryWrite", DMA_MAP_NS / DMA_PAGES, `${dmaThread}: by leaf`, "64 pages: map"),
+  ]),
+  unmap: new PriceList([
+    eachPrice("invalidateWait", SYNC_NS, "B926444035E5E2439431908E3842AFD24B86DB: Kunpeng 920"),
+    unitPrice(
+      "entryWrite",
+      (DMA_UNMAP_NS - SYNC_NS) / DMA_PAGES,
+      `${dmaThread}: a leaf cleared, and the command that invalidates it`,
+      "64 pages: unmap",
+    ),
+  ]),
+};

@@ -2,6 +2,8 @@
 import { StackError } from "../../errors.ts";
 import { flushQueueTables } from "./flush-queue.ts";
 import { ioPageFaultTables } from "./io-page-faults.ts";
+import { numaDomainTables } from "./numa-domains.ts";
+import { pageTableTables } from "./page-table.ts";
 import { pcieBenchTables } from "./pcie-bench.ts";
 import { pinningTables } from "./pinning.ts";
 import type { Reproduction } from "./table.ts";
@@ -9,11 +11,13 @@ import { vmStartTables } from "./vm-start.ts";
 
 /** Tables by what they belong to: the number of a thread, or a study's name. */
 export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new Map([
+  ["1", numaDomainTables],
   ["2", flushQueueTables],
   ["5", vmStartTables],
   ["3", ioPageFaultTables],
   ["pcie-bench", pcieBenchTables],
   ["pinning", pinningTables],
+  ["page-table", pageTableTables],
 ]);
 
 /**
