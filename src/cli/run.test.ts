@@ -146,6 +146,17 @@ workload: { fio: job.fio, sections: [pages], cpus: 16-31 }
   });
 });
 
+describe("docs/run.md", () => {
+  const page = readFileSync("docs/run.md", "utf8");
+  it("documents every key of the JSON", async () => {
+    const { stdout } = await run(job, ...QUICK, "--json");
+    const keys = new Set(stdout.match(/(?<=^\s+")\w+(?=":)/gm));
+    expect([...keys].filter((key) => !page.includes(`\`${key}\``) && key !== "result")).toEqual([
+      "schema",
+    ]);
+  });
+});
+
 describe("iommukit run refuses", () => {
   const base = "schema: iommukit/scenario@1\n";
   const scenario = (name: string, text: string) => file(name, base + text);

@@ -1,7 +1,7 @@
 /** What a run is told in: columns for terminal, JSON and CSV, a row for each policy. */
 import type { StepName } from "../meter.ts";
 import { type PolicyOutcome, TRANSLATION_GAIN_MIN } from "../sim/workload/compare-policies.ts";
-import type { FioMachine } from "../sim/workload/fio-run.ts";
+import type { FioMachine, ResourceUse } from "../sim/workload/fio-run.ts";
 import type { TimePart } from "../sim/workload/request-time.ts";
 import type { Column, Section, Unit } from "./column.ts";
 
@@ -56,6 +56,38 @@ function perRequest(key: string, title: string, doc: string, step: StepName): Co
 function timesPerRequest({ result }: PolicyOutcome, name: StepName): number {
   const charge = result.charges.find(({ step }) => step === name);
   return (charge?.times ?? 0) / Math.max(1, result.completed);
+}
+
+function usesOf({ outcome }: RunRow, isWanted: (name: string) => boolean): ResourceUse[] {
+  const { resources } = outcome.result;
+  return resources.filter(({ name, granted }) => granted > 0 && isWanted(name));
+}
+
+const isCpu = (name: string) => name.startsWith("cpu ");
+
+/** What several CPUs share beside the disk. */
+function sharedOf(row: RunRow): ResourceUse[] {
+  return usesOf(row, (name) => !isCpu(name) && name !== "disk");
+}
+
+function busyShare({ outcome }: RunRow, { busyTime, servers }: ResourceUse): number {
+  return outcome.result.time === 0 ? 0 : busyTime / servers / outcome.result.time;
+}
+
+function most(values: readonly number[]): number | null {
+  return values.length === 0 ? null : Math.max(...values);
+}
+
+function cpusBusy(row: RunRow): number | null {
+  const shares = usesOf(row, isCpu).map((use) => busyShare(row, use));
+  const sum = shares.reduce((all, share) => all + share, 0);
+  return shares.length === 0 ? null : sum / shares.length;
+}
+
+function diskLinkBusy({ outcome, machine }: RunRow): number {
+  const { completed, bytesMean, time } = outcome.result;
+  const seconds = time / 1e12;
+  return seconds === 0 ? 0 : (completed * bytesMean) / machine.disk.bytesPerSecond / seconds;
 }
 
 /** What holds the machine back, in a sentence. */
@@ -113,6 +145,27 @@ export const runSections: readonly Section<RunRow>[] = [
       percentile("p90Ns", "p90", 0.9),
       percentile("p99Ns", "p99", 0.99),
       percentile("p999Ns", "p99.9", 0.999),
+    ],
+  },
+  {
+    key: "busy",
+    title: "How busy things are",
+    columns: [
+      column("cpus", "CPUs in use", "share", "time that CPUs with processes were held", cpusBusy),
+      column("lock", "lock or queue", "share", "the same of the busiest shared resource", (row) =>
+        most(sharedOf(row).map((use) => busyShare(row, use))),
+      ),
+      column(
+        "lockWaiting",
+        "waiting for it",
+        "count",
+        "the most that waited there at once",
+        (row) => most(sharedOf(row).map(({ waitingMax }) => waitingMax)),
+      ),
+      column("diskChannels", "disk channels", "share", "the same of the disk's channels", (row) =>
+        most(usesOf(row, (name) => name === "disk").map((use) => busyShare(row, use))),
+      ),
+      column("diskLink", "disk link", "share", "time in which the disk moved data", diskLinkBusy),
     ],
   },
   {

@@ -152,6 +152,19 @@ describe("a comparison of policies", () => {
     expect(cpus.gain).toBeLessThan(1.05);
   });
 
+  it("says what the way to the IOMMU's node costs, and nothing of it where there is no way", () => {
+    const server = profileNamed("two-node-server")!;
+    const load = jobs("randread", "4k", 64, 1);
+    const named = [policyNamed("strict")!];
+    const options = { jobs: load, machine: machineOf(server), policies: named, seed: 1 };
+    const [far] = comparePolicies({ ...options, cpus: [16] });
+    const [near] = comparePolicies({ ...options, cpus: [0] });
+    const local = far!.changes.find(({ id }) => id === "local")!;
+    expect(rate(far!) * (1 + local.gain!)).toBeCloseTo(rate(near!), -3);
+    expect(local.gain).toBeGreaterThan(0.1);
+    expect(near!.changes.some(({ id }) => id === "local")).toBe(false);
+  });
+
   it("calls a lock that nobody waits for by its name", () => {
     const outcome = compare(desktop, "strict", jobs("randwrite", "64k", 16, 16));
     const ids = outcome.changes.map(({ id }) => id);

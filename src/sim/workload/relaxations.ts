@@ -12,7 +12,7 @@ import type { TimePart, WhereTime } from "./request-time.ts";
 
 /** A change of the machine. */
 export interface Relaxation {
-  /** For programs: `free:virtqueueKick`, `unlimited:…`, `cpus`, `software`, `disk-bandwidth`. */
+  /** For programs: `free:virtqueueKick`, `unlimited:…`, `local`, `cpus`, `software`, … */
   readonly id: string;
   /** For people. */
   readonly what: string;
@@ -42,6 +42,7 @@ export function relaxationsOf(
   const candidates = [
     ...stepsFree(machine, where),
     ...locksUnlimited(machine, where),
+    ...nodesLocal(machine, where),
     ...machineDoubled(machine, where),
   ];
   return candidates
@@ -103,6 +104,15 @@ function locksUnlimited(machine: FioMachine, where: WhereTime): Candidate[] {
     machine: { ...machine, unlimited: [...(machine.unlimited ?? []), resource] },
     worth: withCpuWait(where, time),
   }));
+}
+
+function nodesLocal(machine: FioMachine, where: WhereTime): Candidate[] {
+  const remote = where.nodes.reduce((sum, node) => sum + node.remote, 0);
+  const nodeOfCpu = machine.nodeOfCpu?.map(() => 0);
+  if (nodeOfCpu === undefined) return [];
+  const what = "processes on the IOMMU's node";
+  const worth = withCpuWait(where, remote);
+  return [{ id: "local", what, isTranslation: true, machine: { ...machine, nodeOfCpu }, worth }];
 }
 
 function machineDoubled(machine: FioMachine, where: WhereTime): Candidate[] {
