@@ -33,7 +33,8 @@ const buildVerb = buildCommand<BuildFlags, [string], CliContext>({
       as: {
         kind: "parsed",
         parse: asText,
-        brief: "What to write: viot, iort, dmar, ivrs, srat, slit, mcfg, dtb, dts",
+        brief:
+          "What to write: viot, iort, dmar, ivrs, srat, slit, mcfg, dtb, dts, builtin, cmdline",
         placeholder: "KIND",
       },
       output: {

@@ -4,14 +4,26 @@
  */
 import { StackError } from "../errors.ts";
 import { acpiFamily, acpiKinds } from "./acpi/kinds.ts";
+import { builtinFamily, builtinKinds } from "./builtin/kinds.ts";
+import { commandLineFamily, commandLineKinds } from "./command-line/kinds.ts";
 import { devicetreeFamily, devicetreeKinds } from "./devicetree/kinds.ts";
 import type { DescriptionFamily, DescriptionFile, DescriptionKind } from "./table-description.ts";
 
 /** All that can be read; the first that recognises a file reads it. */
-export const families: readonly DescriptionFamily[] = [acpiFamily, devicetreeFamily];
+export const families: readonly DescriptionFamily[] = [
+  acpiFamily,
+  devicetreeFamily,
+  commandLineFamily,
+  builtinFamily,
+];
 
 /** All that can be written. */
-export const descriptionKinds: readonly DescriptionKind[] = [...acpiKinds, ...devicetreeKinds];
+export const descriptionKinds: readonly DescriptionKind[] = [
+  ...acpiKinds,
+  ...devicetreeKinds,
+  ...builtinKinds,
+  ...commandLineKinds,
+];
 
 /** The family of a file. @throws StackError `firmware/unknown` */
 export function familyOf({ file, bytes }: DescriptionFile): DescriptionFamily {
