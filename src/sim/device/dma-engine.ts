@@ -32,6 +32,8 @@ export interface DmaEngineOptions extends DmaEngineSpeed {
   readonly unit: TimedUnit | null;
   readonly rid: number;
   readonly isWrite: boolean;
+  /** Accesses after which it stops; without it, it goes on for ever. */
+  readonly limit?: number;
   /** The frame of the next access. */
   next(): number;
   /** What memory takes for the access, picoseconds. */
@@ -58,6 +60,7 @@ export class DmaEngine {
   readonly #read: number;
   readonly #answer: number;
   #nextIssue = 0;
+  #left: number;
   #head = 0;
   #tail = 0;
 
@@ -65,6 +68,7 @@ export class DmaEngine {
     const { engine, inFlight, up, down, isWrite } = options;
     assert(inFlight >= 1, "a device has at least one request in flight");
     this.#options = options;
+    this.#left = options.limit ?? Number.POSITIVE_INFINITY;
     this.#up = new Link(engine, up);
     this.#down = new Link(engine, down);
     this.#issued = new Float64Array(inFlight);
@@ -85,7 +89,7 @@ export class DmaEngine {
     this.#answer = engine.define((slot) => this.#end(slot));
   }
 
-  /** Starts; it goes on for ever. */
+  /** Starts. */
   start(): void {
     for (let count = 0; count < this.#options.inFlight; count += 1) this.#issue();
   }
@@ -96,6 +100,8 @@ export class DmaEngine {
   }
 
   #issue(): void {
+    if (this.#left === 0) return;
+    this.#left -= 1;
     const { engine, gap, inFlight } = this.#options;
     const time = Math.max(engine.now, this.#nextIssue);
     this.#nextIssue = time + gap;

@@ -17,6 +17,8 @@ export class WalkBill implements Meter {
   time = 0;
   /** Table entries read at other nodes since {@link begin}. */
   remoteReads = 0;
+  /** The same since the beginning. */
+  remoteCount = 0;
   readonly #prices: PriceList;
   readonly #counts = new Float64Array(stepNames.length);
 
@@ -30,7 +32,9 @@ export class WalkBill implements Meter {
     this.time += prices.eachPs[step]! + Math.round(prices.unitPs[step]! * amount);
     if (this.node < 0 || place === this.node) return;
     this.time += Math.round(prices.remoteUnitPs[step]! * amount);
-    if (step === Step.entryRead) this.remoteReads += amount;
+    if (step !== Step.entryRead) return;
+    this.remoteReads += amount;
+    this.remoteCount += amount;
   }
 
   /** Starts a new sum. @param node - of who works */
