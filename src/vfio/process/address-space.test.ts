@@ -221,8 +221,7 @@ describe("frames", () => {
 
   it("of a shared file leave it for all who map it when a range is removed", () => {
     const source = new CheckedFrames(contiguousFrames(memory));
-    const table = new FrameTable(source);
-    const spaces = [0, 1].map(() => new AddressSpace({ frames: source, table }));
+    const spaces = [0, 1].map(() => new AddressSpace({ frames: source }));
     const file = new MemoryFile({ pages: 4 });
     const backing: Backing = { kind: "file", file, filePage: 0, isShared: true };
     const told: string[] = [];
@@ -236,6 +235,27 @@ describe("frames", () => {
     expect(told).toEqual(["0:1-2", "1:2-3"]);
     expect(spaces[1]!.frameAt(VPN + 2)).toBe(-1);
     expect(source.out.size).toBe(2);
+  });
+
+  it("are counted once for the machine: all who take from one source see the same pins", () => {
+    const source = new CheckedFrames(contiguousFrames(memory));
+    const spaces = [0, 1].map(() => new AddressSpace({ frames: source }));
+    const run = createPinRun();
+    spaces[0]!.mmap({ vpn: VPN, pages: 4, backing: anonymous });
+    expect(spaces[0]!.pinRun(VPN, 4, true, 512, run)).toBe(Errno.OK);
+    spaces[0]!.munmap(VPN, 4);
+    expect([spaces[1]!.pinsOf(run.pfn), source.out.size]).toEqual([1, 4]);
+    spaces[1]!.unpin(run.pfn, 4, true);
+    expect([spaces[0]!.pinsOf(run.pfn), source.out.size]).toEqual([0, 0]);
+  });
+
+  it("of one file come from one source: a space with another one may not map it", () => {
+    const spaces = [0, 1].map(() => new AddressSpace({ frames: contiguousFrames(memory) }));
+    const file = new MemoryFile({ pages: 4 });
+    const backing: Backing = { kind: "file", file, filePage: 0, isShared: true };
+    expect(spaces[0]!.mmap({ vpn: VPN, pages: 4, backing })).toBe(Errno.OK);
+    expect(() => spaces[1]!.mmap({ vpn: VPN, pages: 4, backing })).toThrow("one source of frames");
+    expect([spaces[1]!.mappingCount, file.mappers.size]).toEqual([0, 1]);
   });
 
   it("come from the node asked for, and from another when it is empty", () => {
@@ -320,15 +340,20 @@ describe("huge pages", () => {
 });
 
 describe("mappings side by side", () => {
-  const file = new MemoryFile({ pages: 100 });
-  const shared = (filePage: number): Backing => ({ kind: "file", file, filePage, isShared: true });
+  const files = [0, 1].map(() => new MemoryFile({ pages: 100 }));
+  const shared = (which: number, filePage: number): Backing => ({
+    kind: "file",
+    file: files[which]!,
+    filePage,
+    isShared: true,
+  });
   it.each([
     ["alike are one", anonymous, anonymous, {}, 1],
     ["of huge and small pages are two", anonymous, huge, {}, 2],
     ["of unlike rights are two", anonymous, anonymous, { isWritable: false }, 2],
     ["on unlike nodes are two", anonymous, anonymous, { node: 1 }, 2],
-    ["that go on in the file are one", shared(3), shared(7), {}, 1],
-    ["that jump in the file are two", shared(3), shared(8), {}, 2],
+    ["that go on in the file are one", shared(0, 3), shared(0, 7), {}, 1],
+    ["that jump in the file are two", shared(1, 3), shared(1, 8), {}, 2],
   ] as const)("%s", (_name, below, above, rest, count) => {
     const { space } = world();
     space.mmap({ vpn: VPN, pages: 4, backing: below });

@@ -16,7 +16,7 @@ import { alignDown, isAligned, powerOfTwo } from "../../units.ts";
 import { entryOrderAt } from "./device-mapping.ts";
 import { FrameMap } from "./frame-map.ts";
 import type { FrameSource } from "./frame-source.ts";
-import { FrameTable } from "./frame-table.ts";
+import { type FrameTable, frameTableOf } from "./frame-table.ts";
 import { createMapping, isCount, type MapRequest } from "./map-request.ts";
 import {
   type DeviceMapper,
@@ -33,9 +33,8 @@ import { VMAS_MAX, type Vma, VmaList } from "./vma.ts";
 
 /** What an address space is made of. */
 export interface AddressSpaceOptions {
+  /** The machine's frames: one source for all processes that share files. */
   readonly frames: FrameSource;
-  /** States of the machine's frames; shared by processes that share files. */
-  readonly table?: FrameTable;
   readonly rules?: FollowRules;
   readonly meter?: Meter;
   /** Pages of the user's part of the address space: 2^35 − 1 with 47 bits. */
@@ -57,7 +56,7 @@ export class AddressSpace implements ProcessMemory, DeviceMapper, FileMapper {
 
   constructor(options: AddressSpaceOptions) {
     this.#source = options.frames;
-    this.#table = options.table ?? new FrameTable(options.frames);
+    this.#table = frameTableOf(options.frames);
     this.#rules = options.rules ?? followRules["linux-6.15"];
     this.#meter = options.meter ?? NULL_METER;
     this.#pagesMax = options.pagesMax ?? 2 ** 35 - 1;
@@ -101,11 +100,11 @@ export class AddressSpace implements ProcessMemory, DeviceMapper, FileMapper {
     if (this.#vmas.count > VMAS_MAX) return Errno.ENOMEM;
     const vma = createMapping(request);
     if (typeof vma === "number") return vma;
+    if (backing.kind === "file") backing.file.addMapper(this, this.#table);
     const errno = this.munmap(vpn, pages);
     if (errno !== Errno.OK) return errno;
     this.#vmas.insert(vma);
     if (backing.kind === "device") backing.device.mappers.add(this);
-    if (backing.kind === "file") backing.file.mappers.add(this);
     return Errno.OK;
   }
 

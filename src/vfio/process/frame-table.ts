@@ -22,6 +22,21 @@ const PIN = 4;
  */
 export const PINS_MAX = 2 ** 21 - 1;
 
+const tables = new WeakMap<FrameSource, FrameTable>();
+
+/**
+ * The table of a source's frames, one for all who take frames from there: a machine has one
+ * `struct page` for each frame, whichever process pins it and whichever lets go.
+ */
+export function frameTableOf(source: FrameSource): FrameTable {
+  let table = tables.get(source);
+  if (table === undefined) {
+    table = new FrameTable(source);
+    tables.set(source, table);
+  }
+  return table;
+}
+
 /** The frames of a machine. */
 export class FrameTable {
   readonly #states = new StateTable();

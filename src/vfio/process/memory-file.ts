@@ -4,7 +4,9 @@
  * Source: mm/shmem.c (memfd), mm/filemap.c; mm/gup.c:writable_file_mapping_allowed (which files a
  * long-term pin may write to).
  */
+import { assert } from "../../errors.ts";
 import { FrameMap } from "./frame-map.ts";
+import type { FrameTable } from "./frame-table.ts";
 
 /** Hears of pages that leave a file. */
 export interface FileMapper {
@@ -27,6 +29,8 @@ export class MemoryFile {
   readonly isReadOnly: boolean;
   /** Who maps it. */
   readonly mappers = new Set<FileMapper>();
+  /** Where its frames come from, once somebody maps it. */
+  #table: FrameTable | null = null;
 
   constructor(options: {
     readonly pages: number;
@@ -36,5 +40,12 @@ export class MemoryFile {
     this.pages = options.pages;
     this.tracksDirty = options.tracksDirty ?? false;
     this.isReadOnly = options.isReadOnly ?? false;
+  }
+
+  /** Somebody maps it, whose frames are of the same machine as those of all who did before. */
+  addMapper(mapper: FileMapper, table: FrameTable): void {
+    this.#table ??= table;
+    assert(this.#table === table, "address spaces that map one file have one source of frames");
+    this.mappers.add(mapper);
   }
 }

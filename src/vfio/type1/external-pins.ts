@@ -103,7 +103,7 @@ function pinPage(
   const errno = pinNew(type1, mapping, iovaPfn - mapping.iovaPfn);
   if (errno !== Errno.OK) return errno;
   mapping.pins ??= new PinnedPages();
-  mapping.pins.add(iovaPfn, type1.run.pfn);
+  mapping.pins.add(iovaPfn, type1.run.pfn, mapping.process.memory!);
   out[index] = type1.run.pfn;
   return Errno.OK;
 }
@@ -130,9 +130,9 @@ function pinNew(type1: Type1, mapping: DmaMapping, page: number): number {
 }
 
 function unpinPage(type1: Type1, mapping: DmaMapping, iovaPfn: number): void {
-  const pfn = mapping.pins?.release(iovaPfn) ?? -1;
-  if (pfn < 0) return;
-  mapping.process.memory!.unpin(pfn, 1, (mapping.prot & Prot.WRITE) !== 0);
+  const pinned = mapping.pins?.release(iovaPfn) ?? null;
+  if (pinned === null) return;
+  pinned.memory.unpin(pinned.pfn, 1, (mapping.prot & Prot.WRITE) !== 0);
   if (isCharged(type1)) giveBack(mapping, 1);
   if (mapping.pins!.count === 0) mapping.pins = null;
 }

@@ -158,6 +158,7 @@ function createMapping(process: UserProcess, request: MapRequest): DmaMapping {
     prot: request.flags & (Prot.READ | Prot.WRITE),
     mappedPages: 0,
     process,
+    pinnedIn: null,
     canLock: process.canLock,
     lockedPages: 0,
     isMapped: false,

@@ -3,6 +3,7 @@
  *
  * Source: drivers/vfio/vfio_iommu_type1.c, struct vfio_dma. Addresses are in 4 KiB units.
  */
+import type { ProcessMemory } from "../process/process-memory.ts";
 import type { UserProcess } from "../process/user-process.ts";
 import type { DirtyBitmap } from "./dirty-bitmap.ts";
 import type { Extents } from "./extents.ts";
@@ -19,8 +20,13 @@ export interface DmaMapping {
   readonly prot: number;
   /** Pages from the start that are in the domains; all of them once MAP_DMA has returned. */
   mappedPages: number;
-  /** Who is charged, and whose memory is behind it. */
+  /** Who is charged, and whose memory is behind it from now on. */
   process: UserProcess;
+  /**
+   * Whose memory its pages were pinned in, for that is where they are unpinned: after a VADDR
+   * update by another process no longer that of `process`. Null while nothing was pinned.
+   */
+  pinnedIn: ProcessMemory | null;
   /** CAP_IPC_LOCK of the process when it mapped. */
   canLock: boolean;
   /** Pages charged for it (locked_vm). */

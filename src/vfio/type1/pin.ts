@@ -39,6 +39,8 @@ export function pinNextRun(type1: Type1, mapping: DmaMapping, page: number, out:
     if (!out.isReserved) memory.unpin(out.pfn, out.pages, isWritable(mapping));
     return failure;
   }
+  assert(page === 0 || mapping.pinnedIn === memory, "a mapping is pinned in one memory");
+  mapping.pinnedIn = memory;
   mapping.lockedPages += charged;
   return Errno.OK;
 }
@@ -46,7 +48,7 @@ export function pinNextRun(type1: Type1, mapping: DmaMapping, page: number, out:
 /** Undoes {@link pinNextRun} for a run that no domain has. */
 export function unpinNewRun(mapping: DmaMapping, page: number, run: PinRun): void {
   giveBack(mapping, chargedPages(mapping, page, run));
-  if (!run.isReserved) mapping.process.memory!.unpin(run.pfn, run.pages, isWritable(mapping));
+  if (!run.isReserved) mapping.pinnedIn!.unpin(run.pfn, run.pages, isWritable(mapping));
 }
 
 /** Unpins a run of frames of a mapping, and charges the process less for it. */
@@ -57,7 +59,7 @@ export function unpinRun(mapping: DmaMapping, page: number, pfn: number, pages: 
 
 /** @returns pages unpinned: device memory is not */
 function unpin(mapping: DmaMapping, page: number, pfn: number, pages: number): number {
-  const memory = mapping.process.memory!;
+  const memory = mapping.pinnedIn!;
   const isDirty = isWritable(mapping);
   if (!mapping.extents.hasReserved) {
     memory.unpin(pfn, pages, isDirty);

@@ -5,9 +5,13 @@
  * vfio_iova_get_vfio_pfn, vfio_iova_put_vfio_pfn, vpfn_pages.
  */
 import { assert } from "../../errors.ts";
+import type { ProcessMemory } from "../process/process-memory.ts";
 
-interface PinnedPage {
+/** A page held. */
+export interface PinnedPage {
   readonly pfn: number;
+  /** Where it was pinned, and is to be unpinned whoever has the mapping then. */
+  readonly memory: ProcessMemory;
   users: number;
 }
 
@@ -21,9 +25,9 @@ export class PinnedPages {
   }
 
   /** Notes a page with one user. */
-  add(iovaPfn: number, pfn: number): void {
+  add(iovaPfn: number, pfn: number, memory: ProcessMemory): void {
     assert(!this.#pages.has(iovaPfn), "a page held already gets a user more");
-    this.#pages.set(iovaPfn, { pfn, users: 1 });
+    this.#pages.set(iovaPfn, { pfn, memory, users: 1 });
   }
 
   /** Adds a user to a page. @returns its frame; −1 when it is not held */
@@ -34,14 +38,14 @@ export class PinnedPages {
     return page.pfn;
   }
 
-  /** Takes a user off a page. @returns its frame when that was the last one, else −1 */
-  release(iovaPfn: number): number {
+  /** Takes a user off a page. @returns the page when that was the last one, else null */
+  release(iovaPfn: number): PinnedPage | null {
     const page = this.#pages.get(iovaPfn);
-    if (page === undefined) return -1;
+    if (page === undefined) return null;
     page.users -= 1;
-    if (page.users > 0) return -1;
+    if (page.users > 0) return null;
     this.#pages.delete(iovaPfn);
-    return page.pfn;
+    return page;
   }
 
   /** How many of some frames are held. */

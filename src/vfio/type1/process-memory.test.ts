@@ -4,11 +4,11 @@ import { Errno } from "../../errno.ts";
 import { CountingMeter } from "../../meter.ts";
 import { AddressSpace } from "../process/address-space.ts";
 import { contiguousFrames, scatteredFrames } from "../process/frame-source.ts";
-import { FrameTable } from "../process/frame-table.ts";
 import { MemoryFile } from "../process/memory-file.ts";
 import type { ProcessMemory } from "../process/process-memory.ts";
 import { UserProcess } from "../process/user-process.ts";
 import { MapFlag, UnmapFlag } from "../uapi/type1.ts";
+import { pinPages, registerDevice, unpinPages } from "./external-pins.ts";
 import { mapDma, mapRequest } from "./map.ts";
 import { World } from "./type1-world.suite.ts";
 
@@ -26,6 +26,13 @@ function makeSpace(pages: number, isScattered: boolean) {
   const space = new AddressSpace({ frames, meter });
   space.mmap({ vpn: VPN, pages, backing: { kind: "anonymous", isHuge: false } });
   return { space, meter };
+}
+
+/** 16 pages at VPN, from a source of their own. */
+function spaceAt(basePfn: number): AddressSpace {
+  const space = new AddressSpace({ frames: contiguousFrames({ basePfn, pages: 64 }) });
+  space.mmap({ vpn: VPN, pages: 16, backing: { kind: "anonymous", isHuge: false } });
+  return space;
 }
 
 function mapOf(world: World, memory: ProcessMemory, memlockPages = Number.POSITIVE_INFINITY) {
@@ -94,10 +101,9 @@ describe("type1 on a process's memory", () => {
 
   it("VADDR: another process takes a mapping over, and lets go of its pages", () => {
     const frames = contiguousFrames({ basePfn: BASE, pages: 64 });
-    const table = new FrameTable(frames);
     const file = new MemoryFile({ pages: 16 });
     const backing = { kind: "file", file, filePage: 0, isShared: true } as const;
-    const [before, after] = [0, 1].map(() => new AddressSpace({ frames, table }));
+    const [before, after] = [0, 1].map(() => new AddressSpace({ frames }));
     before!.mmap({ vpn: VPN, pages: 16, backing });
     after!.mmap({ vpn: VPN + 0x1000, pages: 16, backing });
     const world = new World();
@@ -112,5 +118,49 @@ describe("type1 on a process's memory", () => {
     expect([world.tables[0]!.iovaToPhys(0), after!.pinsOf(frame)]).toEqual([frame, 1]);
     expect(world.unmap(0, 16 * 4096)).toBe("65536");
     expect([after!.pinsOf(frame), heir.process.lockedPages]).toEqual([0, 0]);
+  });
+
+  it("VADDR: pages go back to the memory that pinned them, though another one's has come", () => {
+    for (const afterBase of [BASE, 2 * BASE]) {
+      const before = spaceAt(BASE);
+      const after = spaceAt(afterBase);
+      const world = new World();
+      const old = mapOf(world, before);
+      const heir = mapOf(world, after);
+      expect(heir.map(MIB, 0, 4)).toBe(Errno.OK);
+      expect(old.map(0, 0, 16)).toBe(Errno.OK);
+      expect(world.unmap(0, 16 * 4096, UnmapFlag.VADDR)).toBe("65536");
+      expect(heir.map(0, 0, 16, MapFlag.VADDR)).toBe(Errno.OK);
+      expect([old.process.lockedPages, heir.process.lockedPages]).toEqual([0, 20]);
+      expect([before.pinsOf(BASE), after.pinsOf(afterBase)]).toEqual([1, 1]);
+      expect(world.unmap(0, 16 * 4096)).toBe("65536");
+      expect([before.pinsOf(BASE), after.pinsOf(afterBase)]).toEqual([0, 1]);
+      expect([old.process.lockedPages, heir.process.lockedPages]).toEqual([0, 4]);
+      expect(world.unmap(0, 0, UnmapFlag.ALL)).toBe("16384");
+      expect([after.pinsOf(afterBase), heir.process.lockedPages]).toEqual([0, 0]);
+    }
+  });
+
+  it("VADDR: what a driver pinned before goes back there, what it pins now to the new memory", () => {
+    const before = spaceAt(BASE);
+    const after = spaceAt(2 * BASE);
+    const world = new World();
+    const group = world.type1.domains[0]!.groups[0]!;
+    registerDevice(world.type1, {
+      dmaUnmap: (first, pages) => unpinPages(world.type1, first, pages),
+    });
+    const old = mapOf(world, before);
+    const heir = mapOf(world, after);
+    expect(old.map(0, 0, 16)).toBe(Errno.OK);
+    const frames = new Float64Array(1);
+    const pin = (page: number) => pinPages(world.type1, group, page, 1, RW, frames);
+    expect([pin(0), before.pinsOf(BASE)]).toEqual([Errno.OK, 2]);
+    expect(world.unmap(0, 16 * 4096, UnmapFlag.VADDR)).toBe("65536");
+    expect(heir.map(0, 0, 16, MapFlag.VADDR)).toBe(Errno.OK);
+    expect([pin(1), after.pinsOf(2 * BASE)]).toEqual([Errno.OK, 1]);
+    expect(world.unmap(0, 16 * 4096)).toBe("65536");
+    expect([before.pinsOf(BASE), after.pinsOf(2 * BASE), heir.process.lockedPages]).toEqual([
+      0, 0, 0,
+    ]);
   });
 });
