@@ -64,10 +64,17 @@ export class TimedUnit {
   readonly #attachments: (PagedAttachment | null)[] = [];
   readonly #walkStarts: number;
   readonly #walkEnds: number;
+  /** Accesses that hold an entry, and how many may: so few that what they hold is never oldest. */
+  #heldCount = 0;
+  readonly #heldMax: number;
   #count = 0;
 
   constructor(options: TimedUnitOptions) {
     const { engine, unit, bill, walkers, interconnect = null } = options;
+    const { entries } = unit.iotlb;
+    assert(entries.ways === entries.slotCount, "any entry of a timed unit takes any page");
+    this.#heldMax = Math.floor(entries.slotCount / 3);
+    assert(walkers <= this.#heldMax, "an IOTLB is three times what its walkers hold");
     this.#engine = engine;
     this.#unit = unit;
     this.#bill = bill;
@@ -94,6 +101,10 @@ export class TimedUnit {
     const { iotlb, node } = this.#unit;
     this.#bill.begin(node);
     const slot = iotlb.lookup(attachment.domainId, attachment.pasidTag, iovaPfn);
+    if (holds) {
+      assert(this.#heldCount < this.#heldMax, "an IOTLB is three times what is in flight");
+      this.#heldCount += 1;
+    }
     this.#held[access] = holds ? this.#hold(HELD, access) : -1;
     if (slot >= 0) {
       this.#engine.after(this.#bill.time, handler, a);
@@ -109,6 +120,7 @@ export class TimedUnit {
   release(access: number): void {
     this.#drop(this.#held[access]!, HELD, access);
     this.#held[access] = -1;
+    this.#heldCount -= 1;
     this.#free.push(access);
   }
 
@@ -167,7 +179,7 @@ export class TimedUnit {
 
   #drop(slot: number, tag: number, access: number): void {
     const { entries } = this.#unit.iotlb;
-    // What is held is younger than what gives way, as long as the IOTLB is larger than what is held.
+    // Each access puts two entries in at most, so what is held is younger than what gives way.
     const isStill = entries.domainAt(slot) === tag && entries.valueAt(slot) === access;
     assert(isStill && entries.isLive(slot), "an entry that is held stays");
     entries.removeAt(slot);
