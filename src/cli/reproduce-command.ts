@@ -14,7 +14,8 @@ export const reproduceCommand = buildCommand<ReproduceFlags, string[], CliContex
     positional: {
       kind: "array",
       parameter: {
-        brief: "Which published tables: a thread's number, or pcie-bench; all when absent",
+        brief:
+          "Which published tables: a thread's number, pcie-bench, pinning or page-table; all when absent",
         placeholder: "NAME",
         parse: (text: string) => text,
       },

@@ -31,8 +31,8 @@ const section: Section<ReproducedRow> = {
     text("error", "    error", "how far off ours is", errorText),
     text("target", "   target", "how far off it may be", targetText),
     text("role", "role", "whether the row set prices or tests them", ({ role }) => role),
-    text("met", "met", "whether the target is met", ({ role, met }) =>
-      role === "fitted" ? "-" : met ? "yes" : "NO",
+    text("met", "met", "whether the target is met", ({ role, target, met }) =>
+      role === "fitted" || (target === null && met) ? "-" : met ? "yes" : "NO",
     ),
   ],
 };
@@ -49,6 +49,7 @@ export function renderReproduced(table: ReproducedTable, width: number, style: S
 
 /** A value with three or four digits. */
 function figure(value: number): string {
+  if (value > 0 && value < 0.0995) return value.toFixed(3);
   return value >= 99.995 ? value.toFixed(1) : value.toFixed(2);
 }
 
