@@ -26,6 +26,16 @@ function parseDevice(value: string): string {
   throw new Error(`"${value}" is no PCI function; write it as 0000:03:00.0`);
 }
 
+/** The flag `--device`. */
+export const deviceFlag = {
+  kind: "parsed",
+  parse: parseDevice,
+  brief: "A device of the host that is to be handed through; repeatable",
+  placeholder: "BDF",
+  optional: true,
+  variadic: ",",
+} as const;
+
 /** A size in bytes. @throws Error */
 function parseBytes(value: string): bigint {
   const bytes = parseSize(value);
@@ -48,14 +58,7 @@ export const checkCommand = buildCommand<CheckFlags, [], CliContext>({
         brief: "The host: a directory with its sys, or a capture",
         placeholder: "DIR",
       },
-      device: {
-        kind: "parsed",
-        parse: parseDevice,
-        brief: "A device of the host that is to be handed through; repeatable",
-        placeholder: "BDF",
-        optional: true,
-        variadic: ",",
-      },
+      device: deviceFlag,
       memlock: {
         kind: "parsed",
         parse: parseBytes,

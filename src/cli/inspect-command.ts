@@ -1,5 +1,6 @@
 /** The grammar of the verb `inspect`. */
 import { buildCommand } from "@stricli/core";
+import { deviceFlag, vmFlags } from "./check-command.ts";
 import { type CliContext, json } from "./context.ts";
 import type { InspectFlags } from "./inspect.ts";
 
@@ -35,6 +36,13 @@ export const inspectCommand = buildCommand<InspectFlags, [file?: string], CliCon
         brief: "Write what the report needs, and nothing secret, to an archive",
         placeholder: "OUT.tar.gz",
       },
+      ...vmFlags,
+      emit: {
+        ...text,
+        brief: "Print the arguments that give a VM this topology: qemu or libvirt",
+        placeholder: "FORM",
+      },
+      device: { ...deviceFlag, brief: "A device for --emit; repeatable" },
       json,
       yaml: { ...json, brief: "Print the machine as a topology file" },
       svg: { ...json, brief: "Print a drawing as SVG" },

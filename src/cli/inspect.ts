@@ -12,9 +12,12 @@ import { renderInspected } from "../report/inspect-text.ts";
 import type { Machine } from "../topology/machine.ts";
 import { Exit } from "./problem.ts";
 import type { Terminal } from "./terminal.ts";
+import { namesVm, type VmFlags } from "./vm-input.ts";
 
 /** Flags of the verb. */
-export interface InspectFlags {
+export interface InspectFlags extends VmFlags {
+  readonly emit?: string;
+  readonly device?: readonly string[];
   readonly root?: string;
   readonly capture?: string;
   readonly json: boolean;
@@ -40,6 +43,12 @@ export async function inspect(
     throw usage("--root and a file exclude each other");
   }
   const path = flags.root ?? file;
+  if (flags.emit !== undefined) {
+    const { emitted } = await import("./inspect-vm.ts");
+    terminal.print(emitted(flags.emit, flags.device ?? [], path));
+    return Exit.DONE;
+  }
+  if (namesVm(flags)) return inspectGuest(flags, path, terminal);
   const host = path === undefined ? liveHost() : openHost(path);
   if (flags.capture !== undefined) return capture(host, flags.capture, terminal);
   const { machine, name, ...rest } = await read(host);
@@ -61,6 +70,38 @@ export async function inspect(
       architecture: machine.architecture,
     };
     const lines = renderInspected(result, heading, terminal.width, terminal.style);
+    terminal.print(`${lines.join("\n")}\n`);
+  }
+  return Exit.DONE;
+}
+
+async function inspectGuest(
+  flags: InspectFlags,
+  root: string | undefined,
+  terminal: Terminal,
+): Promise<Exit> {
+  const { inspectVm } = await import("./inspect-vm.ts");
+  const { renderVm, vmJson } = await import("../report/vm-report.ts");
+  const { vm, result } = await inspectVm(flags, root);
+  const { width, style } = terminal;
+  if (flags.yaml) {
+    const { machineToYaml } = await import("../config/write-machine.ts");
+    terminal.print(machineToYaml(vm.machine));
+  } else if (flags.svg) {
+    const { inspectSvg } = await import("../report/inspect-svg.ts");
+    terminal.print(inspectSvg(result, { name: vm.name }));
+  } else if (flags.json) {
+    const { schema, result: inspected } = inspectJson(result);
+    const document = { schema, result: { ...inspected, vm: vmJson(vm) } };
+    terminal.print(`${JSON.stringify(document, null, 2)}\n`);
+  } else {
+    const { architecture } = vm.machine;
+    const heading = { name: vm.name, release: vm.board, architecture };
+    const lines = [
+      ...renderInspected(result, heading, width, style),
+      "",
+      ...renderVm(vm, width, style),
+    ];
     terminal.print(`${lines.join("\n")}\n`);
   }
   return Exit.DONE;

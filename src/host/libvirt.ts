@@ -288,10 +288,10 @@ function iommuOf(element: XmlElement, make: Make): QemuOption | null {
   });
 }
 
-/** Where libvirt put it; nothing where it has not yet. */
+/** Where libvirt put it; on the root bus where it has not yet. */
 function addressOf(element: XmlElement, root: string): Record<string, string | undefined> {
   const at = childAt(element, "address")?.attributes;
-  if (at === undefined || at.type !== "pci") return {};
+  if (at === undefined || at.type !== "pci") return { bus: root };
   const bus = Number(at.bus ?? 0);
   const slot = Number(at.slot ?? 0).toString(16);
   const multifunction = at.multifunction;
