@@ -14,7 +14,8 @@ export type LineProblem =
   | "number too large"
   | "a key stands twice"
   | "a field is missing or wrong"
-  | "not an event";
+  | "not an event"
+  | "not a known row";
 
 /** One line that could not be used. */
 export interface LineNote {

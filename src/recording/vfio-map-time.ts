@@ -9,6 +9,7 @@
  * `unmap_errno` and `unmapped` tell of the UNMAP_DMA where they stand. The times are those of the
  * recorded machine and are not looked at.
  */
+import { addressOf } from "../units.ts";
 import { JsonLine, JsonValue } from "./json-line.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { type LineProblem, ReadingNotes } from "./notes.ts";
@@ -31,9 +32,9 @@ export interface TimedMapping {
   readonly pages: number;
   /** Of MAP_DMA. */
   readonly errno: number;
-  /** Of UNMAP_DMA, and the pages that it told of; null where not recorded. */
+  /** Of UNMAP_DMA, and the bytes that it told of; null where not recorded. */
   readonly unmapErrno: number | null;
-  readonly unmappedPages: number | null;
+  readonly unmapped: bigint | null;
 }
 
 /** Receives the lines. */
@@ -53,6 +54,9 @@ const Slot = {
   unmapped: 7,
   map_s: 8,
 } as const;
+
+/** What a line may lack, but not hold in another form. */
+const MAY_MISS = [Slot.thp, Slot.unmap_errno, Slot.unmapped] as const;
 
 const LF = 0x0a;
 const CR = 0x0d;
@@ -105,10 +109,13 @@ export class MapTimeReader {
       this.#sink.bar({ line, index, pages, flags: json.number(Slot.flags) });
       return null;
     }
-    if (json.value(Slot.kind) !== JsonValue.TEXT) return "not an event";
+    if (json.value(Slot.kind) !== JsonValue.TEXT) return "not a known row";
     const text = decoder.decode(bytes.subarray(json.textStart(Slot.kind), json.textEnd(Slot.kind)));
-    if (text !== "bar" && text !== "anon") return "not an event";
+    if (text !== "bar" && text !== "anon") return "not a known row";
     if (pages === null || !json.hasNumber(Slot.errno)) return WRONG;
+    if (MAY_MISS.some((slot) => json.value(slot) !== JsonValue.NONE && !json.hasNumber(slot))) {
+      return WRONG;
+    }
     this.notes.events += 1;
     this.#sink.mapping({
       line,
@@ -117,7 +124,9 @@ export class MapTimeReader {
       pages,
       errno: json.number(Slot.errno),
       unmapErrno: json.hasNumber(Slot.unmap_errno) ? json.number(Slot.unmap_errno) : null,
-      unmappedPages: this.#pagesAt(Slot.unmapped),
+      unmapped: json.hasNumber(Slot.unmapped)
+        ? addressOf(json.pfn(Slot.unmapped)) + BigInt(json.offset(Slot.unmapped))
+        : null,
     });
     return null;
   }

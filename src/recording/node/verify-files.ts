@@ -1,5 +1,6 @@
 /** Verifies recordings given as paths: opens each, and puts what they gave into one document. */
 import { StackError } from "../../errors.ts";
+import type { TaskWindow } from "../events-of-calls.ts";
 import type { Diagnostic, VerifyDocument } from "../verify/result.ts";
 import type { ScheduleVerifier } from "../verify/trace-checker.ts";
 import { isVerified, type RecordingVerdict, verifyRecording } from "../verify/verify.ts";
@@ -37,8 +38,8 @@ export async function verifyFiles(
   for (const path of paths) outcomes.push(await verifyFile(path, paths, options));
   // A trace whose events belong to the calls of another recording is no trace of the DMA API.
   for (const [index, path] of paths.entries()) {
-    const elsewhere = tasksElsewhere(outcomes, fileOf(path));
-    if (elsewhere.size === 0 || path === STDIN_PATH) continue;
+    const elsewhere = windowsElsewhere(outcomes, fileOf(path));
+    if (elsewhere.length === 0 || path === STDIN_PATH) continue;
     outcomes[index] = await verifyFile(path, [], options, elsewhere);
   }
   const recordings = outcomes.flatMap((outcome) =>
@@ -67,7 +68,7 @@ async function verifyFile(
   path: string,
   paths: readonly string[],
   options: VerifyFilesOptions,
-  elsewhere: ReadonlySet<number> = new Set(),
+  elsewhere: readonly TaskWindow[] = [],
 ): Promise<RecordingVerdict | StackError> {
   const file = fileOf(path);
   try {
@@ -86,17 +87,15 @@ async function verifyFile(
   }
 }
 
-/** Tasks of a trace whose events were compared with other recordings. */
-function tasksElsewhere(
+/** Parts of a trace that were compared with other recordings. */
+function windowsElsewhere(
   outcomes: readonly (RecordingVerdict | StackError)[],
   file: string,
-): Set<number> {
-  const tasks = new Set<number>();
-  for (const outcome of outcomes) {
-    if (outcome instanceof StackError || outcome.events?.file !== file) continue;
-    tasks.add(outcome.events.task);
-  }
-  return tasks;
+): TaskWindow[] {
+  return outcomes.flatMap((outcome) => {
+    const isHere = !(outcome instanceof StackError) && outcome.events?.file === file;
+    return isHere ? [outcome.events.window] : [];
+  });
 }
 
 function diagnosticOf(error: StackError, file: string): Diagnostic {

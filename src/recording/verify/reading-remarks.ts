@@ -14,6 +14,7 @@ const problemTexts: Record<LineProblem, string> = {
   "a field is missing or wrong":
     "a field is missing or holds what it cannot, and the line is skipped",
   "not an event": "the line is no event",
+  "not a known row": "the line is no row of such a recording, and is skipped",
 };
 
 /**

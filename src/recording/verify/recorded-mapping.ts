@@ -2,6 +2,8 @@
  * One recorded mapping through a container of ours: MAP_DMA, the calls of iommu_map that it makes,
  * and UNMAP_DMA.
  */
+
+import { addressOf } from "../../units.ts";
 import { AddressSpace } from "../../vfio/process/address-space.ts";
 import { contiguousFrames, type FrameRun, listedFrames } from "../../vfio/process/frame-source.ts";
 import type { DeviceMapper, MappableDevice } from "../../vfio/process/mappable-device.ts";
@@ -24,6 +26,8 @@ export type RecordedMemory =
       /** Frame of the BAR's first page. */
       readonly pfn: number;
       readonly barPages: number;
+      /** Whether the device lets it be mapped at all. */
+      readonly isMappable: boolean;
     }
   | { readonly kind: "anon"; readonly runs: readonly FrameRun[] };
 
@@ -40,11 +44,12 @@ export interface MappedRuns {
   /** Of MAP_DMA. */
   readonly errno: number;
   readonly unmapErrno: number;
-  readonly unmappedPages: number;
+  /** Bytes that the structure tells of. */
+  readonly unmapped: bigint;
   /** Calls of iommu_map, in order. */
   readonly runs: readonly { readonly physPfn: number; readonly pages: number }[];
-  /** Pages of each call of iommu_unmap. */
-  readonly unmaps: readonly number[];
+  /** Calls of iommu_unmap. */
+  readonly unmaps: readonly { readonly iovaPfn: number; readonly pages: number }[];
 }
 
 /** The recorded program aligns a BAR to 1 GiB, so that the CPU's entries are as large as can be. */
@@ -57,17 +62,17 @@ const EVERY_SIZE = 0xffff_ffff_ffff_f000n;
 export function mapRecorded(mapping: RecordedMapping): MappedRuns {
   const { iovaPfn, pages, memory } = mapping;
   const runs: { physPfn: number; pages: number }[] = [];
-  const unmaps: number[] = [];
+  const unmaps: { iovaPfn: number; pages: number }[] = [];
   const container = new RecordedContainer({
     iommu: { pageSizes: EVERY_SIZE, allowed: [], isCoherent: true },
     type: VfioExtension.TYPE1_V2,
     dmaEntryLimit: DMA_ENTRY_LIMIT,
-    memory: memory.kind === "bar" ? barSpace(memory, pages) : anonymousSpace(mapping, memory.runs),
+    memory: memory.kind === "bar" ? barSpace(memory) : anonymousSpace(mapping, memory.runs),
     memlockBytes: null,
     userMemory: NO_USER_MEMORY,
     trace: {
       map: (_iovaPfn, physPfn, mapped) => runs.push({ physPfn, pages: mapped }),
-      unmap: (_iovaPfn, asked) => unmaps.push(asked),
+      unmap: (iova, asked) => unmaps.push({ iovaPfn: iova, pages: asked }),
     },
   });
   const map = new Uint8Array(DmaMap.bytes);
@@ -87,7 +92,7 @@ export function mapRecorded(mapping: RecordedMapping): MappedRuns {
   return {
     errno,
     unmapErrno: unmapped.errno,
-    unmappedPages: DmaUnmap.pfn.size(left, 0),
+    unmapped: addressOf(DmaUnmap.pfn.size(left, 0)) + BigInt(DmaUnmap.pageOffset.size(left, 0)),
     runs,
     unmaps,
   };
@@ -100,8 +105,8 @@ function anonymousSpace(mapping: RecordedMapping, runs: readonly FrameRun[]): Ad
   return space;
 }
 
-/** A process that has mapped the whole BAR; at least the mapping's size of it. */
-function barSpace(memory: { readonly pfn: number; readonly barPages: number }, pages: number) {
+/** A process that has mapped the whole BAR, where the device lets it. */
+function barSpace(memory: Extract<RecordedMemory, { kind: "bar" }>) {
   const space = new AddressSpace({ frames: contiguousFrames({ basePfn: 1, pages: 1 }) });
   const device: MappableDevice = {
     isAccessible: true,
@@ -111,8 +116,8 @@ function barSpace(memory: { readonly pfn: number; readonly barPages: number }, p
       return 0;
     },
   };
-  const mapped = Math.max(pages, Math.min(memory.barPages, PAGES_MAX.bar));
+  const pages = memory.isMappable ? Math.min(memory.barPages, PAGES_MAX.bar) : 0;
   const vpn = VPN - (VPN % GIB_PAGES);
-  space.mmap({ vpn, pages: mapped, backing: { kind: "device", device, filePage: 0 } });
+  if (pages > 0) space.mmap({ vpn, pages, backing: { kind: "device", device, filePage: 0 } });
   return space;
 }

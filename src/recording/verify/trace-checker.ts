@@ -6,6 +6,7 @@
  * it needs all operations in memory, so a recording past the bound is checked by the rules only.
  */
 import { AllocationReader } from "../allocations.ts";
+import type { TaskWindow } from "../events-of-calls.ts";
 import { OperationColumns } from "../operation-columns.ts";
 import { type TraceEvent, TraceKind } from "../trace-event.ts";
 import { TraceTextReader } from "../trace-text.ts";
@@ -49,7 +50,7 @@ export type ScheduleVerifier = (
 export class TraceChecker implements Checker {
   readonly #file: string;
   readonly #schedule: ScheduleVerifier | null;
-  readonly #elsewhere: ReadonlySet<number>;
+  readonly #elsewhere: readonly TaskWindow[];
   readonly #rules = new TraceRules();
   readonly #grouping = new AllocationReader(
     (operation) => {
@@ -73,12 +74,12 @@ export class TraceChecker implements Checker {
 
   /**
    * @param schedule - null to check the rules only
-   * @param elsewhere - tasks whose events belong to another recording, and are compared there
+   * @param elsewhere - tasks, and addresses of them, whose events belong to another recording, and are compared there
    */
   constructor(
     file: string,
     schedule: ScheduleVerifier | null,
-    elsewhere: ReadonlySet<number> = new Set(),
+    elsewhere: readonly TaskWindow[] = [],
   ) {
     this.#file = file;
     this.#schedule = schedule;
@@ -133,7 +134,7 @@ export class TraceChecker implements Checker {
   }
 
   #event(event: TraceEvent): void {
-    if (this.#elsewhere.has(event.pid)) {
+    if (this.#elsewhere.some((window) => belongsTo(window, event))) {
       this.#leftOut += 1;
       return;
     }
@@ -229,6 +230,13 @@ export class TraceChecker implements Checker {
             : "the recording does not show enough of the machine's life";
     return [add(`only the rules that need no schedule are checked: ${why}`)];
   }
+}
+
+/** Whether an event is one of a task's calls; all but maps and unmaps tell of no address. */
+function belongsTo({ task, startPfn, endPfn }: TaskWindow, event: TraceEvent): boolean {
+  if (event.pid !== task) return false;
+  const isMapping = event.kind === TraceKind.map || event.kind === TraceKind.unmap;
+  return !isMapping || (event.iovaPfn >= startPfn && event.iovaPfn < endPfn);
 }
 
 const oddityTexts = {

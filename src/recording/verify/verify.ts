@@ -3,6 +3,7 @@
  * recognised, its rows are compared, and what comes out is plain data.
  */
 import { assert, StackError, unreachable } from "../../errors.ts";
+import type { TaskWindow } from "../events-of-calls.ts";
 import type { RecordingKind } from "../kinds.ts";
 import { MapEvents } from "../map-events.ts";
 import { recognise } from "../recognise.ts";
@@ -18,8 +19,8 @@ import { VfioType1Checker } from "./vfio-type1-checker.ts";
 export interface RecordingVerdict {
   readonly result: RecordingResult;
   readonly diagnostics: readonly Diagnostic[];
-  /** A companion that holds the events of this recording's calls, and the task that made them. */
-  readonly events?: { readonly file: string; readonly task: number };
+  /** A companion that holds the events of this recording's calls, and where they lie. */
+  readonly events?: { readonly file: string; readonly window: TaskWindow };
 }
 
 /** A recording beside the one that is verified. */
@@ -35,8 +36,8 @@ export interface VerifyOptions {
   readonly schedule: ScheduleVerifier | null;
   /** Other recordings of the same run, which may hold the events that this one's calls caused. */
   readonly companions?: readonly Companion[];
-  /** Tasks of a trace whose events are compared with another recording. */
-  readonly elsewhere?: ReadonlySet<number>;
+  /** Parts of a trace that are compared with another recording. */
+  readonly elsewhere?: readonly TaskWindow[];
   /** Told how many events were read so far. */
   readonly progress?: (events: number) => void;
 }
@@ -92,7 +93,7 @@ export function checkerOf(
   kind: RecordingKind,
   file: string,
   schedule: ScheduleVerifier | null,
-  elsewhere?: ReadonlySet<number>,
+  elsewhere?: readonly TaskWindow[],
 ): Checker {
   switch (kind.family) {
     case "trace":

@@ -106,27 +106,125 @@ describe("VfioMapTimeChecker", () => {
     expect(diagnostics[0]!.hint).toMatch(/as a further file/);
   });
 
-  it("events of which some are missing are told, and what is there is compared", () => {
+  const recorded = exampleText("vfio-map-time.jsonl.gz");
+  const events = exampleText("vfio-map-time-events.txt.gz").split("\n");
+  /** An event in the middle of one of 2 MiB that came page by page, by its line from 1. */
+  const MIDDLE = 113;
+  const at = events[MIDDLE - 1]!;
+  const changed = (line: number, count: number, ...lines: readonly string[]) => {
+    const all = [...events];
+    all.splice(line - 1, count, ...lines);
+    return all.join("\n");
+  };
+  const twice = events[MIDDLE]!.match(/paddr=(\S+)/)![1]!;
+
+  it.each([
+    ["comes twice", changed(MIDDLE, 1, at, at), 1],
+    ["is missing", changed(MIDDLE, 1), 1],
+    ["changes places with the next", changed(MIDDLE, 2, events[MIDDLE]!, at), 1],
+    ["lies elsewhere", changed(MIDDLE, 1, at.replace(/iova=0x0000001/, "iova=0x0000002")), 1],
+    ["is larger", changed(MIDDLE, 1, at.replace(/size=4096/, "size=8192")), 1],
+    ["holds a frame of another", changed(MIDDLE, 1, at.replace(/paddr=\S+/, `paddr=${twice}`)), 1],
+    ["is that of another task", changed(MIDDLE, 1, at.replace(/-118 /, "-119 ")), 1],
+    ["is the first of a call and comes twice", changed(14, 0, events[13]!), 1],
+    ["is the whole of a call and is missing", changed(15, 1), 1],
+    ["is the last and comes twice", changed(events.length, 0, events.at(-2)!), 1],
+  ])("an event that %s: its call diverges, the others are compared", (_what, trace, count) => {
+    const outcome = check(recorded, trace);
+    expect(unwaivedOf(outcome)).toHaveLength(count);
+    expect(outcome.tally.waived).toBe(0);
+    // At least all the other calls' events: the largest has 500.
+    expect(outcome.tally.compared).toBeGreaterThan(9 + 20);
+    const compared = outcome.tally.compared - 9 - count;
+    expect(outcome.diagnostics[0]!.message).toContain(` ${compared} events of `);
+  });
+
+  it("a divergence of events names the line of the call and that of the event", () => {
+    const [text] = unwaivedOf(check(recorded, changed(MIDDLE, 1, at, at)));
+    expect(text).toMatch(/^\d+: anonymous memory.*line 114 does not fit, calls of iommu_map/);
+    const [orphan] = unwaivedOf(check(recorded, changed(14, 0, events[13]!)));
+    expect(orphan).toMatch(/event at line \d+ of trace0.txt: map of .*, no call that makes it/);
+  });
+
+  it("an unmap event elsewhere, or one that removed less, diverges", () => {
     const lines = virtioEvents.split("\n");
-    const first = lines.findIndex((line) => line.includes(" map: "));
-    lines.splice(first, 1);
-    const outcome = check(virtio, lines.join("\n"));
-    expect(unwaivedOf(outcome)).toEqual([]);
-    expect(outcome.diagnostics.map(({ message }) => message)).toContain(
-      "1 mappings have no map events that make up their size",
+    const unmap = lines.findIndex(
+      (line) => line.includes(" unmap: ") && line.includes("size=4096"),
     );
+    const change = (from: RegExp | string, to: string) => {
+      const trace = lines.with(unmap, lines[unmap]!.replace(from, to)).join("\n");
+      return unwaivedOf(check(virtio, trace));
+    };
+    expect(change("unmapped_size=4096", "unmapped_size=2048")).toHaveLength(1);
+    expect(change(/iova=\S+ - \S+/, "iova=0x0000001000000000 - 0x0000001000001000")).toHaveLength(
+      1,
+    );
+  });
+
+  it("a trace that says it lost events, or begins later: waived by name, and told", () => {
+    const lost = changed(MIDDLE, 1, "CPU:0 [LOST 1 EVENTS]");
+    const outcome = check(recorded, lost);
+    expect(unwaivedOf(outcome)).toEqual([]);
+    expect(outcome.tally.waivers).toEqual([{ name: "trace-lost-events", rows: 1 }]);
+    const later = check(recorded, changed(13, 1));
+    expect(unwaivedOf(later)).toEqual([]);
+    expect(later.tally.waivers).toEqual([{ name: "trace-begins-later", rows: 1 }]);
+    for (const { diagnostics } of [outcome, later]) {
+      expect(diagnostics.map(({ message }) => message)).toContain(
+        "1 mappings have no map events that make up their size",
+      );
+    }
+    // What is lost behind a call does not excuse it.
+    const behind = [...changed(MIDDLE, 1).split("\n"), "CPU:0 [LOST 1 EVENTS]", events.at(-2)!];
+    expect(unwaivedOf(check(recorded, behind.join("\n"))).length).toBeGreaterThan(0);
+  });
+
+  it("a trace of another run with other sizes: the calls that it does not hold diverge", () => {
+    const larger = '{"kind":"anon","thp":0,"size":"0x2000000","errno":0,"map_s":0,"unmap_s":0}\n';
+    const outcome = check(recorded + larger.repeat(3), events.join("\n"));
+    expect(unwaivedOf(outcome)).toHaveLength(3);
+    const fewer = recorded.trimEnd().split("\n").slice(0, -1).join("\n");
+    expect(unwaivedOf(check(fewer, events.join("\n")))).toHaveLength(1);
+  });
+
+  it("a trace whose events make up too few calls is refused, with its name", () => {
+    const { tally, diagnostics } = check(anon, event(0x100, 0x500, 2) + event(0x103, 0x502, 3));
+    expect(tally.compared).toBe(1);
+    expect(diagnostics[0]).toMatchObject({ severity: "warning" });
+    expect(diagnostics[0]!.message).toMatch(/trace0\.txt do not make up.*of 1 mappings only what/);
   });
 
   it.each([
     ["frame 0", event(0x100, 0, 5)],
     ["a frame twice", event(0x100, 0x500, 2) + event(0x102, 0x501, 3)],
     ["frames past the end", event(0x100, 2 ** 52 - 4, 5)],
-  ])("memory that no process has, %s: told and left out", (_what, trace) => {
-    const { tally, diagnostics } = check(anon, trace);
-    expect(tally.compared).toBe(0);
-    expect(diagnostics.some(({ message }) => message.includes("no memory of a process"))).toBe(
-      true,
-    );
+  ])("memory that no process has, %s, diverges", (_what, trace) => {
+    const outcome = check(anon, trace);
+    expect(outcome.tally).toMatchObject({ compared: 2, matched: 1 });
+    expect(unwaivedOf(outcome)[0]).toMatch(/no memory of a process/);
+  });
+
+  it("the size unmapped is compared to the byte", () => {
+    const text = barMapping.replace('"map_s"', '"unmapped":"0x200fff","map_s"');
+    expect(unwaivedOf(check(bar + text))).toHaveLength(1);
+    expect(unwaivedOf(check(bar + text.replace("fff", "000")))).toEqual([]);
+  });
+
+  it.each([
+    ["is smaller than a mapping of it", bar.replace("0x40000000", "0x100000")],
+    ["has no bytes", bar.replace("0x40000000", "0x0")],
+    ["cannot be mapped", bar.replace(":7", ":3")],
+  ])("a BAR that %s: the mapping diverges", (_what, line) => {
+    expect(unwaivedOf(check(line + barMapping))).toEqual([
+      "2: BAR, 0x200000 bytes: map OK, map EFAULT",
+    ]);
+  });
+
+  it.each([0, 1, 2])("one call of three that finds the BAR elsewhere diverges, call %i", (odd) => {
+    const trace = [0, 1, 2].map((call) => event(0x100, call === odd ? 0xf8000 : 0xf9000, 512));
+    const outcome = check(bar + barMapping.repeat(3), trace.join(""));
+    expect(unwaivedOf(outcome)).toHaveLength(1);
+    expect(unwaivedOf(outcome)[0]).toMatch(new RegExp(`^${odd + 2}: .*at 0xf8000000, `));
   });
 
   it("sizes beyond reason are told and left out", () => {

@@ -6,25 +6,41 @@
  * which frames the anonymous memory got, page by page. How pages become calls is ours to find out.
  * Without map events only what the calls returned is compared.
  */
-import { errnoName } from "../../errno.ts";
-import { addressOf, hex, PFN_LAST } from "../../units.ts";
+import { addressOf, hex } from "../../units.ts";
 import type { FrameRun } from "../../vfio/process/frame-source.ts";
 import {
   CALLS_MAX,
   type CallEvents,
   type EventsOfCalls,
   eventsOfCalls,
-  type MapEvents,
-} from "../map-events.ts";
+  isBetter,
+  isInWindow,
+  type OrphanEvents,
+  type TaskWindow,
+} from "../events-of-calls.ts";
+import type { MapEvents } from "../map-events.ts";
 import { MapTimeReader, type RecordedBar, type TimedMapping } from "../vfio-map-time.ts";
 import type { Checker, CheckOutcome } from "./checker.ts";
 import { readingRemarks } from "./reading-remarks.ts";
 import { type MappedRuns, mapRecorded, PAGES_MAX } from "./recorded-mapping.ts";
 import { type Diagnostic, RowTally } from "./result.ts";
+import {
+  answerText,
+  areFrames,
+  commonStart,
+  type EventText,
+  hasUnmaps,
+  mappingText,
+  mapText,
+  unmapText,
+} from "./vfio-map-time-text.ts";
+import type { RecordingWaiverName } from "./waivers.ts";
 
 /** Where the recorded program maps, when no event tells. */
 const IOVA_PFN = 0x100_0000;
 const FRAME_PFN = 0x10_0000;
+/** VFIO_REGION_INFO_FLAG_MMAP */
+const REGION_MMAP = 4;
 
 /** A trace that may belong to the recording. */
 export interface MapEventsFile {
@@ -32,10 +48,10 @@ export interface MapEventsFile {
   readonly events: MapEvents;
 }
 
-/** An event in the words of a row. */
-interface EventText {
-  readonly line: number;
-  readonly text: string;
+/** A mapping, and the BAR that the recording told of before it. */
+interface MappingOfBar {
+  readonly mapping: TimedMapping;
+  readonly bar: RecordedBar | null;
 }
 
 /** The verifier. */
@@ -43,7 +59,7 @@ export class VfioMapTimeChecker implements Checker {
   readonly #file: string;
   readonly #tally = new RowTally();
   readonly #reader = new MapTimeReader(this);
-  readonly #mappings: TimedMapping[] = [];
+  readonly #mappings: MappingOfBar[] = [];
   #bar: RecordedBar | null = null;
   #dropped = 0;
   #isRead = false;
@@ -53,6 +69,12 @@ export class VfioMapTimeChecker implements Checker {
   #events: EventsOfCalls | null = null;
   /** Whether the trace tells of unmaps as well. */
   #hasUnmaps = false;
+  /** Where each BAR lies. */
+  readonly #barPfns = new Map<RecordedBar | null, number>();
+  /** Events that were compared, one by one. */
+  #comparedEvents = 0;
+  /** The first trace whose events make up too few of the calls. */
+  #refused: string | null = null;
 
   constructor(file: string) {
     this.#file = file;
@@ -68,12 +90,12 @@ export class VfioMapTimeChecker implements Checker {
 
   /** {@link MapTimeSink.bar} */
   bar(bar: RecordedBar): void {
-    this.#bar ??= bar;
+    this.#bar = bar;
   }
 
   /** {@link MapTimeSink.mapping} */
   mapping(mapping: TimedMapping): void {
-    if (this.#mappings.length < CALLS_MAX) this.#mappings.push(mapping);
+    if (this.#mappings.length < CALLS_MAX) this.#mappings.push({ mapping, bar: this.#bar });
     else this.#dropped += 1;
   }
 
@@ -83,11 +105,15 @@ export class VfioMapTimeChecker implements Checker {
    */
   offer(trace: MapEventsFile): void {
     this.#finishReading();
-    const sizes = this.#mappings.map(({ errno, pages }) => (errno === 0 ? pages : 0));
+    const sizes = this.#mappings.map(({ mapping: { errno, pages } }) => (errno === 0 ? pages : 0));
     const events = eventsOfCalls(trace.events, sizes);
     // Sizes of a few calls are met by chance in any trace.
-    const isLikely = events.found * 2 >= sizes.filter((pages) => pages > 0).length;
-    if (events.found === 0 || !isLikely || !this.#isBetter(trace, events)) return;
+    const wanted = sizes.filter((pages) => pages > 0).length;
+    if (events === null || events.found * 2 < wanted) {
+      if (trace.events.count > 0) this.#refused ??= trace.file;
+      return;
+    }
+    if (!this.#isBetter(trace, events)) return;
     this.#events = events;
     this.#trace = trace;
     this.#hasUnmaps = hasUnmaps(trace.events, events);
@@ -95,23 +121,28 @@ export class VfioMapTimeChecker implements Checker {
 
   #isBetter({ file }: MapEventsFile, events: EventsOfCalls): boolean {
     const best = this.#events;
-    if (best === null) return true;
-    if (events.found !== best.found) return events.found > best.found;
-    if (events.left !== best.left) return events.left < best.left;
+    if (best === null || isBetter(events, best)) return true;
+    if (isBetter(best, events)) return false;
     return commonStart(file, this.#file) > commonStart(this.#trace!.file, this.#file);
   }
 
-  /** The trace that was taken, and the task in it that made the calls. */
-  get events(): { readonly file: string; readonly task: number } | null {
+  /** The trace that was taken, and which of its events are compared here. */
+  get events(): { readonly file: string; readonly window: TaskWindow } | null {
     if (this.#trace === null || this.#events === null) return null;
-    return { file: this.#trace.file, task: this.#events.task };
+    return { file: this.#trace.file, window: this.#events.window };
   }
 
   end(): CheckOutcome {
     this.#finishReading();
-    for (const [index, mapping] of this.#mappings.entries()) {
-      this.#verify(mapping, this.#events?.calls[index] ?? null);
+    this.#findBars();
+    for (const [index, each] of this.#mappings.entries()) {
+      const found = this.#events?.calls[index] ?? null;
+      this.#verify(each, found?.isWhole === true ? found : null);
+      const { errno, pages } = each.mapping;
+      const isMade = errno === 0 && pages > 0 && this.#events !== null;
+      if (isMade && found?.isWhole !== true) this.#divergeCall(index, found);
     }
+    for (const orphans of this.#events?.orphans ?? []) this.#divergeOrphans(orphans);
     return {
       tally: this.#tally,
       inferredBefore: 0,
@@ -127,45 +158,138 @@ export class VfioMapTimeChecker implements Checker {
     this.#isRead = true;
   }
 
-  #verify(mapping: TimedMapping, found: CallEvents | null): void {
-    const ours = this.#mapOurs(mapping, found);
-    if (ours === null) return;
+  /** A BAR lies where most of its calls say; one that says otherwise then differs. */
+  #findBars(): void {
+    const counts = new Map<RecordedBar | null, Map<number, number>>();
+    for (const [index, { mapping, bar }] of this.#mappings.entries()) {
+      const found = this.#events?.calls[index];
+      if (mapping.kind !== "bar" || found?.isWhole !== true) continue;
+      const pfn = this.#trace!.events.physPfns[found.first]!;
+      const ofBar = counts.get(bar) ?? new Map<number, number>();
+      counts.set(bar, ofBar.set(pfn, (ofBar.get(pfn) ?? 0) + 1));
+    }
+    for (const [bar, ofBar] of counts) {
+      const most = [...ofBar].reduce((a, b) => (b[1] > a[1] ? b : a));
+      this.#barPfns.set(bar, most[0]);
+    }
+  }
+
+  /** @param found - events that make up the mapping, null to compare without */
+  #verify(each: MappingOfBar, found: CallEvents | null): void {
+    const { mapping, bar } = each;
+    if (mapping.pages > PAGES_MAX[mapping.kind] || (mapping.kind === "bar" && bar === null)) {
+      this.#skipped.push(mapping.line);
+      return;
+    }
+    const runs = found === null ? null : this.#framesOf(found);
+    if (runs !== null && mapping.kind === "anon" && !areFrames(runs)) {
+      this.#divergeFrames(mapping, found!);
+      this.#verify(each, null);
+      return;
+    }
+    const ours = this.#mapOurs(each, found, runs);
     const isSame =
       ours.errno === mapping.errno &&
       (mapping.unmapErrno === null || ours.unmapErrno === mapping.unmapErrno) &&
-      (mapping.unmappedPages === null || ours.unmappedPages === mapping.unmappedPages);
+      (mapping.unmapped === null || ours.unmapped === mapping.unmapped);
     if (isSame) this.#tally.match();
     else {
       this.#tally.diverge(mapping.line, null, () => [
-        answerText(mapping, mapping.errno, mapping.unmapErrno ?? 0, mapping.unmappedPages ?? 0),
-        answerText(mapping, ours.errno, ours.unmapErrno, ours.unmappedPages),
+        answerText(mapping, mapping.errno, mapping.unmapErrno ?? 0, mapping.unmapped ?? 0n),
+        answerText(mapping, ours.errno, ours.unmapErrno, ours.unmapped),
         mappingText(mapping),
       ]);
     }
     if (found !== null) this.#compareEvents(mapping, found, ours);
   }
 
-  /** What our container does; null for memory that is not like that of a process. */
-  #mapOurs(mapping: TimedMapping, found: CallEvents | null): MappedRuns | null {
+  /** What our container does. */
+  #mapOurs(
+    { mapping, bar }: MappingOfBar,
+    found: CallEvents | null,
+    frames: readonly FrameRun[] | null,
+  ): MappedRuns {
     const { kind, pages } = mapping;
-    if (pages > PAGES_MAX[kind] || (kind === "bar" && this.#bar === null)) {
-      this.#skipped.push(mapping.line);
-      return null;
-    }
-    const runs = found === null ? [{ pfn: FRAME_PFN, pages }] : this.#framesOf(found);
-    const isPlausible = kind === "bar" || areFrames(runs);
-    if (!isPlausible) {
-      this.#skipped.push(mapping.line);
-      return null;
-    }
-    const iovaPfn = found === null ? IOVA_PFN : this.#trace!.events.iovaPfns[found.first]!;
+    const runs = frames ?? [{ pfn: FRAME_PFN, pages }];
+    const pfn = this.#barPfns.get(bar) ?? FRAME_PFN;
     return mapRecorded({
-      iovaPfn,
+      iovaPfn: found === null ? IOVA_PFN : this.#trace!.events.iovaPfns[found.first]!,
       pages,
       isHuge: mapping.isHuge ?? false,
       memory:
-        kind === "bar" ? { kind, pfn: runs[0]!.pfn, barPages: this.#bar!.pages } : { kind, runs },
+        kind === "bar"
+          ? { kind, pfn, barPages: bar!.pages, isMappable: (bar!.flags & REGION_MMAP) !== 0 }
+          : { kind, runs },
     });
+  }
+
+  #divergeFrames(mapping: TimedMapping, found: CallEvents): void {
+    const { lines } = this.#trace!.events;
+    this.#tally.diverge(mapping.line, null, () => [
+      `map events from line ${lines[found.first]} to ${lines[found.end - 1]} of ${this.#trace!.file}`,
+      "frames that are no memory of a process: past the end, frame 0, or one of them twice",
+      mappingText(mapping),
+    ]);
+  }
+
+  /** A call whose events are missing, or do not make up its size. */
+  #divergeCall(index: number, found: CallEvents | null): void {
+    const { mapping } = this.#mappings[index]!;
+    const { file, events } = this.#trace!;
+    const waivers = this.#waivers(this.#endOf(index), index < this.#events!.callsBefore);
+    this.#tally.diverge(mapping.line, waivers, () => {
+      const got = `calls of iommu_map that make up ${hex(addressOf(mapping.pages))} bytes`;
+      if (found === null) return [`no event in ${file}`, got, mappingText(mapping)];
+      const { at, pages, count } = this.#firstOdd(found, mapping.pages);
+      const where =
+        at < 0
+          ? `they end at line ${events.lines[found.end - 1]}`
+          : `line ${events.lines[at]} does not fit`;
+      const expected = `${count} events of ${hex(addressOf(pages))} bytes in ${file}: ${where}`;
+      return [expected, got, mappingText(mapping)];
+    });
+  }
+
+  /** Events of a call that do not make it up: the first that does not fit, −1 if all do. */
+  #firstOdd(found: CallEvents, wanted: number): { at: number; pages: number; count: number } {
+    const { events } = this.#trace!;
+    let [at, total, count] = [-1, 0, 0];
+    const start = events.iovaPfns[found.first]!;
+    for (let index = found.first; index < found.end; index += 1) {
+      if (!isInWindow(events, this.#events!.window, index)) continue;
+      count += 1;
+      const isMap = events.physPfns[index]! >= 0;
+      const isNext = isMap && events.iovaPfns[index] === start + total;
+      if (isMap) total += events.pages[index]!;
+      if (at < 0 && (!isNext || total > wanted)) at = index;
+    }
+    return { at, pages: total, count };
+  }
+
+  #divergeOrphans({ first, count, afterCall }: OrphanEvents): void {
+    const { file, events } = this.#trace!;
+    const { callsBefore } = this.#events!;
+    const waivers = this.#waivers(events.lines[first]!, callsBefore > 0 && afterCall < callsBefore);
+    const line = this.#mappings[Math.max(0, afterCall)]!.mapping.line;
+    this.#tally.diverge(line, waivers, () => {
+      const more = count === 1 ? "" : `, and ${count - 1} more`;
+      const what = `event at line ${events.lines[first]} of ${file}${more}`;
+      return [this.#eventText(first), "no call that makes it", what];
+    });
+  }
+
+  /** First line behind the events of a call. */
+  #endOf(index: number): number {
+    const { lines } = this.#trace!.events;
+    const next = this.#events!.calls.find((call, at) => at > index && call !== null);
+    return next === undefined || next === null ? Number.POSITIVE_INFINITY : lines[next.first]!;
+  }
+
+  /** What excuses a row: the trace says that events are missing above a line, or begins later. */
+  #waivers(line: number, isBefore: boolean): readonly RecordingWaiverName[] | null {
+    const { firstLostLine } = this.#trace!.events;
+    if (firstLostLine > 0 && firstLostLine <= line) return ["trace-lost-events"];
+    return isBefore ? ["trace-begins-later"] : null;
   }
 
   #framesOf({ first, end }: CallEvents): FrameRun[] {
@@ -181,20 +305,28 @@ export class VfioMapTimeChecker implements Checker {
 
   /** Events of a mapping against the calls of iommu_map and iommu_unmap that we made, in order. */
   #compareEvents(mapping: TimedMapping, found: CallEvents, ours: MappedRuns): void {
-    const { lines, pages, physPfns, tasks } = this.#trace!.events;
-    const { task } = this.#events!;
+    const { events } = this.#trace!;
     const texts = { maps: [] as EventText[], unmaps: [] as EventText[] };
     for (let index = found.first; index < found.unmapEnd; index += 1) {
-      if (tasks[index] !== task) continue;
-      const line = lines[index]!;
-      const isMap = physPfns[index]! >= 0;
-      const text = isMap ? mapText(pages[index]!, physPfns[index]!) : unmapText(pages[index]!);
-      if (isMap || index >= found.end) texts[isMap ? "maps" : "unmaps"].push({ line, text });
+      if (!isInWindow(events, this.#events!.window, index)) continue;
+      const isMap = events.physPfns[index]! >= 0;
+      const row = { line: events.lines[index]!, text: this.#eventText(index) };
+      texts[isMap ? "maps" : "unmaps"].push(row);
     }
     const maps = ours.runs.map((run) => mapText(run.pages, run.physPfn));
     this.#compareTexts(mapping, texts.maps, maps);
     // A trace of iommu:map alone says nothing about unmapping.
-    if (this.#hasUnmaps) this.#compareTexts(mapping, texts.unmaps, ours.unmaps.map(unmapText));
+    const unmaps = ours.unmaps.map((each) =>
+      unmapText(each.pages, each.iovaPfn, each.pages * 4096),
+    );
+    if (this.#hasUnmaps) this.#compareTexts(mapping, texts.unmaps, unmaps);
+  }
+
+  #eventText(index: number): string {
+    const { iovaPfns, physPfns, pages, doneBytes } = this.#trace!.events;
+    return physPfns[index]! < 0
+      ? unmapText(pages[index]!, iovaPfns[index]!, doneBytes[index]!)
+      : mapText(pages[index]!, physPfns[index]!);
   }
 
   #compareTexts(
@@ -202,6 +334,7 @@ export class VfioMapTimeChecker implements Checker {
     recorded: readonly EventText[],
     ours: readonly string[],
   ): void {
+    this.#comparedEvents += recorded.length;
     for (const [rank, { line, text }] of recorded.entries()) {
       const got = ours[rank] ?? "no further call";
       if (got === text) this.#tally.match();
@@ -220,7 +353,7 @@ export class VfioMapTimeChecker implements Checker {
 
   #traceRemarks(): Diagnostic[] {
     const remarks: Diagnostic[] = [];
-    const say = (severity: "note" | "warning", message: string, line?: number) =>
+    const say = (severity: Diagnostic["severity"], message: string, line?: number) =>
       remarks.push({
         severity,
         code: "verify/map-events",
@@ -228,83 +361,38 @@ export class VfioMapTimeChecker implements Checker {
         file: this.#file,
         ...(line === undefined ? {} : { line }),
       });
-    const succeeded = this.#mappings.filter(({ errno, pages }) => errno === 0 && pages > 0);
-    if (this.#events === null && succeeded.length > 0) {
+    const made = this.#mappings.filter(({ mapping: { errno, pages } }) => errno === 0 && pages > 0);
+    if (this.#events === null && made.length > 0) {
+      const isRefused = this.#refused !== null;
+      const what = isRefused
+        ? `the map events of ${this.#refused} do not make up these calls, nor do those of another trace on the command line`
+        : "no trace on the command line holds the map events of these calls";
       remarks.push({
-        severity: "note",
+        severity: isRefused ? "warning" : "note",
         code: "verify/map-events",
-        message:
-          "no trace on the command line holds the map events of these calls, so their sizes are not compared",
+        message: `${what}, so of ${made.length} mappings only what the calls returned is compared`,
         file: this.#file,
         hint: "give the ftrace text of iommu:map of the same run as a further file",
       });
     } else if (this.#events !== null) {
-      say("note", `map events are those of task ${this.#events.task} in ${this.#trace!.file}`);
-      const missing = succeeded.length - this.#events.found;
+      const { window, found } = this.#events;
+      const where = `task ${window.task} in ${this.#trace!.file}`;
+      say(
+        "note",
+        `map events are those of ${where}: ${this.#comparedEvents} events of ${found} mappings are compared`,
+      );
+      const missing = made.length - found;
       if (missing > 0)
         say("warning", `${missing} mappings have no map events that make up their size`);
       const { dropped } = this.#trace!.events;
       if (dropped > 0) say("warning", `${dropped} events of ${this.#trace!.file} are left out`);
     }
     if (this.#dropped > 0)
-      say("warning", `${this.#dropped} mappings past the first ${CALLS_MAX} are left out`);
+      say("error", `${this.#dropped} mappings past the first ${CALLS_MAX} are left out`);
     if (this.#skipped.length > 0) {
-      const what = "a mapping is left out, here first, because no memory of a process is like that";
-      say("warning", `${what}: ${this.#skipped.length} in all`, this.#skipped[0]!);
+      const what = "a mapping is left out, here first, because it is too large or of no known BAR";
+      say("error", `${what}: ${this.#skipped.length} in all`, this.#skipped[0]!);
     }
     return remarks;
   }
-}
-
-/** Letters in which two names begin alike. */
-function commonStart(a: string, b: string): number {
-  let count = 0;
-  while (count < a.length && a[count] === b[count]) count += 1;
-  return count;
-}
-
-/** Whether a trace holds unmap events of the task that made the calls. */
-function hasUnmaps({ tasks, physPfns }: MapEvents, { task, calls }: EventsOfCalls): boolean {
-  for (const call of calls) {
-    for (let index = call?.end ?? 0; index < (call?.unmapEnd ?? 0); index += 1) {
-      if (tasks[index] === task && physPfns[index]! < 0) return true;
-    }
-  }
-  return false;
-}
-
-/** Whether frames can be those of a process: inside the space, and none of them twice. */
-function areFrames(runs: readonly FrameRun[]): boolean {
-  const sorted = [...runs].sort((a, b) => a.pfn - b.pfn);
-  return sorted.every(({ pfn, pages }, index) => {
-    const next = sorted[index + 1];
-    return (
-      pfn >= 1 && pfn + pages - 1 <= PFN_LAST && (next === undefined || pfn + pages <= next.pfn)
-    );
-  });
-}
-
-function mapText(pages: number, physPfn: number): string {
-  return `map of ${hex(addressOf(pages))} bytes at ${hex(addressOf(physPfn))}`;
-}
-
-function unmapText(pages: number): string {
-  return `unmap of ${hex(addressOf(pages))} bytes`;
-}
-
-function mappingText({ kind, isHuge, pages }: TimedMapping): string {
-  const huge = isHuge === true ? " with huge pages" : "";
-  return `${kind === "bar" ? "BAR" : "anonymous memory"}${huge}, ${hex(addressOf(pages))} bytes`;
-}
-
-function answerText(
-  mapping: TimedMapping,
-  errno: number,
-  unmapErrno: number,
-  unmappedPages: number,
-): string {
-  const parts = [`map ${errnoName(errno)}`];
-  if (mapping.unmapErrno !== null) parts.push(`unmap ${errnoName(unmapErrno)}`);
-  if (mapping.unmappedPages !== null) parts.push(`unmapped ${hex(addressOf(unmappedPages))}`);
-  return parts.join(", ");
 }

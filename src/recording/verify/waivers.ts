@@ -24,6 +24,10 @@ export const RECORDING_WAIVERS = {
     clause: "kernel/trace/trace.c: the ring buffer overwrites what is not read in time",
     does: "an event does not fit what was recorded, in a recording that says it lost events",
   },
+  "trace-begins-later": {
+    clause: "kernel/trace/trace.c: tracing_on starts a recording at any time",
+    does: "a call has no events in a trace whose first event is that of a later call",
+  },
   "trace-user-chosen-iova": {
     clause: "drivers/vfio/vfio_iommu_type1.c: in a domain of VFIO the user chooses the addresses",
     does: "an address that the DMA API never gives, mapped by a task that maps whole guests",
