@@ -1,5 +1,5 @@
 /** What `check` can find: about devices that are to be handed to a virtual machine, and about one. */
-import type { FindingKind } from "./findings.ts";
+import type { FindingKind } from "./finding-kind.ts";
 
 /** The part of the register that is about virtual machines. */
 export const checkKinds = {

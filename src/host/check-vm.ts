@@ -1,18 +1,15 @@
 /** What a virtual machine's own configuration says: limits, its IOMMU, and what goes past that. */
 import { pciName } from "../iommu/pci-function.ts";
 import { sizeText } from "../units.ts";
-import type { CheckSubject } from "./check.ts";
 import { type Finding, finding } from "./findings.ts";
-import type { VirtualMachine, VmDevice } from "./vm.ts";
+import type { VirtualMachine, VmDevice, VmLimits } from "./vm.ts";
 
 /** `dma_entry_limit` where nobody changed it. */
 const ENTRY_LIMIT = 65_535;
 const IGNORED_MAX = 32;
 
-type Limits = Pick<CheckSubject, "host" | "memlockBytes" | "entryLimit">;
-
 /** All that can be said without, or with little of, the host. */
-export function vmFindings(vm: VirtualMachine, limits: Limits): Finding[] {
+export function vmFindings(vm: VirtualMachine, limits: VmLimits): Finding[] {
   return [
     ...memlock(vm, limits),
     ...mappings(vm, limits.entryLimit ?? ENTRY_LIMIT),
@@ -41,7 +38,7 @@ function addressSpaces(vm: VirtualMachine): number {
   return own + (own < passed.length ? 1 : 0);
 }
 
-function memlock(vm: VirtualMachine, { memlockBytes, host }: Limits): Finding[] {
+function memlock(vm: VirtualMachine, { memlockBytes, host }: VmLimits): Finding[] {
   const limit = memlockBytes ?? vm.memlockBytes;
   const spaces = addressSpaces(vm);
   if (limit === null || spaces === 0) return [];

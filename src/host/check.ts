@@ -15,18 +15,13 @@ import { vmFindings } from "./check-vm.ts";
 import { bySeverity, type Finding, finding } from "./findings.ts";
 import { inspectMachine } from "./inspect.ts";
 import type { InspectResult } from "./inspect-result.ts";
-import type { VirtualMachine } from "./vm.ts";
+import type { VirtualMachine, VmLimits } from "./vm.ts";
 
 /** What is checked. */
-export interface CheckSubject {
-  readonly host: Machine | null;
+export interface CheckSubject extends VmLimits {
   readonly vm: VirtualMachine | null;
   /** Names of functions of the host, in the order in which they are attached. */
   readonly devices: readonly string[];
-  /** Bytes that the process may lock; null when nothing says so. */
-  readonly memlockBytes: bigint | null;
-  /** `dma_entry_limit` of vfio_iommu_type1; null where it is not known. */
-  readonly entryLimit: number | null;
   /** What reading the host found. */
   readonly findings?: readonly Finding[];
 }

@@ -5,20 +5,9 @@
  * below says what each one means; whoever finds something adds the evidence.
  */
 import { checkKinds } from "./check-kinds.ts";
+import type { FindingKind, Severity } from "./finding-kind.ts";
 
-/** `error`: something cannot work; `warning`: it costs or risks something; `note`: worth knowing. */
-export type Severity = "error" | "warning" | "note";
-
-/** One entry of the register. */
-export interface FindingKind {
-  readonly severity: Severity;
-  /** What it is, in a few words. */
-  readonly title: string;
-  /** Why it is so, and what comes of it. */
-  readonly cause: string;
-  /** What to do. */
-  readonly remedy: string;
-}
+export type { FindingKind, Severity };
 
 /** One finding about one machine. */
 export interface Finding {

@@ -82,3 +82,12 @@ export interface Viommu {
   readonly granuleBytes: number;
   readonly argument: string;
 }
+
+/** What is known around a virtual machine. */
+export interface VmLimits {
+  readonly host: Machine | null;
+  /** Bytes that the process may lock; null when nothing says so. */
+  readonly memlockBytes: bigint | null;
+  /** `dma_entry_limit` of vfio_iommu_type1; null where it is not known. */
+  readonly entryLimit: number | null;
+}

@@ -1,0 +1,11 @@
+qemu-system-x86_64 -nodefaults -machine q35 -m 8G -smp 4,sockets=2,cores=2
+  -object memory-backend-ram,id=mem0,size=4G,host-nodes=1,policy=bind
+  -object memory-backend-ram,id=mem1,size=4G,host-nodes=0,policy=bind
+  -numa node,nodeid=0,memdev=mem0 -numa node,nodeid=1,memdev=mem1
+  -numa cpu,node-id=0,socket-id=0 -numa cpu,node-id=1,socket-id=1
+  -numa dist,src=0,dst=1,val=21
+  -device pxb-pcie,id=pxb1,bus=pcie.0,bus_nr=0x20,numa_node=1
+  -device pcie-root-port,id=port0,bus=pxb1,chassis=1
+  -device vfio-pci,host=0000:81:00.0,bus=port0
+  -device virtio-iommu-pci,bus=pcie.0,addr=4
+  -device virtio-net-pci,bus=pcie.0,addr=5
