@@ -62,6 +62,14 @@ export type { Diagnostic, Divergence, RecordingResult } from "./recording/verify
 export { type VerifyOptions, verifyRecording } from "./recording/verify/verify.ts";
 export { type ReplayJson, replayCsv, replayJson } from "./report/replay-report.ts";
 export { renderReplay } from "./report/replay-text.ts";
+export { profileNamed, profiles } from "./sim/profiles/catalog.ts";
+export { type MachineProfile, machineOf } from "./sim/profiles/machine-profile.ts";
+export {
+  type ComparisonOptions,
+  comparePolicies,
+  type PolicyOutcome,
+} from "./sim/workload/compare-policies.ts";
+export { type FioJob, type FioWorkload, fioJobs } from "./sim/workload/fio-job.ts";
 export { compareGroups, type DerivedGroup, deriveGroups } from "./topology/groups.ts";
 export { EMPTY_MACHINE, type Machine } from "./topology/machine.ts";
 export { type DomainPlacement, placeDomain, tablesHome } from "./topology/page-tables.ts";

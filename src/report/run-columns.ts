@@ -92,11 +92,14 @@ function diskLinkBusy({ outcome, machine }: RunRow): number {
 
 /** What holds the machine back, in a sentence. */
 export function verdictOf({ outcome }: RunRow): string {
-  const { translationGain, best, result } = outcome;
+  const { translationGain, best, changes, result } = outcome;
   if (result.requests.kind !== "steady") {
     return `no steady state: ${result.requests.reason}, so no mean and no advice`;
   }
-  const helps = best === null ? "nothing that was tried helps" : `most helps: ${best.what}`;
+  const unknown = changes.filter(({ gain }) => gain === null).length;
+  const nothing = unknown === 0 ? "" : `, and ${unknown} changes did not settle`;
+  const helps =
+    best === null ? `nothing that was tried helps${nothing}` : `most helps: ${best.what}`;
   const gain = best?.gain === undefined || best.gain === null ? "" : ` (${signed(best.gain)})`;
   if (translationGain === null) return `${helps}${gain}`;
   const isIommu = translationGain >= TRANSLATION_GAIN_MIN;

@@ -33,7 +33,7 @@ const COLOURS = [
 
 const STYLE = `body{font:15px/1.45 system-ui,sans-serif;max-width:960px;margin:2em auto;color:#222}
 table{border-collapse:collapse;margin:1em 0}th,td{padding:.2em .8em;text-align:right}
-th:first-child,td:first-child{text-align:left}thead th{border-bottom:1px solid #999}
+th:first-child,td:first-child,.words *{text-align:left}thead th{border-bottom:1px solid #999}
 h2{margin-top:2em}.quiet{color:#666}svg{max-width:100%;height:auto}`;
 
 /** Makes the file. */
@@ -87,10 +87,8 @@ function table(heads: readonly string[], rows: readonly (readonly string[])[]): 
 }
 
 function verdictTable(rows: readonly RunRow[]): string {
-  return table(
-    ["policy", "verdict"],
-    rows.map((row) => [row.outcome.policy.name, verdictOf(row)]),
-  );
+  const lines = rows.map((row) => [row.outcome.policy.name, verdictOf(row)]);
+  return `<div class="words">${table(["policy", "verdict"], lines)}</div>`;
 }
 
 /** A bar for each policy, with its confidence interval. */

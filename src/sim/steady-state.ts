@@ -30,7 +30,7 @@ export type SteadyState =
   | {
       readonly kind: "unsettled";
       /** Why no mean is given. */
-      readonly reason: "too-short" | "still-moving";
+      readonly reason: "too-short" | "still-moving" | "too-noisy";
       readonly observations: number;
     };
 

@@ -30,12 +30,19 @@ const REQUESTS_CHANGED = 5000;
 const CHANGES = 5;
 const PILOT_REQUESTS = 200;
 const PILOT_EVENTS = 40_000;
-const EVENTS_MAX = 20_000_000;
+/** What is in flight at the start comes in a burst: so many rounds of it are run at least. */
+const ROUNDS = 3;
+/** Events of a request, generously. */
+const EVENTS_EACH = 40;
+/** A run that would have more events is not doubled, so that an answer takes minutes at most. */
+const EVENTS_MAX = 6_000_000;
 const PS_PER_SECOND = 1e12;
 const TIME_MAX_PS = 3600 * PS_PER_SECOND;
 /** Windows of a run that a timeline shows, behind the warm-up. */
 const TIMELINE_FROM = 20;
 const TIMELINE_UNTIL = 22;
+/** A mean that is less sure than this share of it is none. */
+const HALF_WIDTH_MAX = 0.1;
 /** A gain that nobody would act upon. */
 const GAIN_MIN = 0.01;
 /** Below this, translation is not what holds the machine back. */
@@ -133,31 +140,39 @@ function checkLoad(jobs: readonly FioJob[]): void {
 class PolicyComparison {
   readonly #options: ComparisonOptions;
   readonly #policy: Policy;
+  readonly #inFlight: number;
 
   constructor(options: ComparisonOptions, policy: Policy) {
     this.#options = options;
     this.#policy = policy;
+    this.#inFlight = options.jobs.reduce((sum, job) => sum + job.processes * job.depth, 0);
   }
 
   run(): PolicyOutcome {
     const { machine, timePs } = this.#options;
     this.#progress("");
     const fixed = timePs === undefined ? null : Math.max(1, Math.ceil(timePs / WINDOWS));
-    let windowPs = fixed ?? this.#windowFor(machine);
-    let extensions = 0;
-    let result = this.#run(machine, windowPs);
-    while (
-      fixed === null &&
-      result.requests.kind === "unsettled" &&
-      extensions < EXTENSIONS &&
-      windowPs * 2 * WINDOWS <= TIME_MAX_PS
-    ) {
+    const windowPs = fixed ?? this.#windowFor(machine);
+    const settled = this.#settle(machine, windowPs, fixed === null ? EXTENSIONS : 0);
+    const outcome = { policy: this.#policy, ...settled };
+    return { ...outcome, ...this.#changes(settled.result, settled.windowPs) };
+  }
+
+  /** Runs, and doubles the run until it settles, so many times at most. */
+  #settle(
+    machine: FioMachine,
+    startPs: number,
+    extensionsMax: number,
+  ): Pick<PolicyOutcome, "result" | "windowPs" | "extensions"> {
+    let windowPs = startPs;
+    for (let extensions = 0; ; extensions += 1) {
+      const result = this.#run(machine, windowPs);
+      const canGrow = windowPs * 2 * WINDOWS <= TIME_MAX_PS && result.events * 2 <= EVENTS_MAX;
+      if (result.requests.kind === "steady" || extensions >= extensionsMax || !canGrow) {
+        return { result, windowPs, extensions };
+      }
       windowPs *= 2;
-      extensions += 1;
-      result = this.#run(machine, windowPs);
     }
-    const outcome = { policy: this.#policy, result, windowPs, extensions };
-    return { ...outcome, ...this.#changes(result, windowPs) };
   }
 
   #changes(
@@ -187,23 +202,25 @@ class PolicyComparison {
   #try(relaxation: Relaxation, base: number, windowPs: number): ChangeResult {
     const { id, what, isTranslation, machine } = relaxation;
     this.#progress(`, with ${what}`);
-    const { requests } = this.#run(machine, windowPs);
+    const { requests } = this.#settle(machine, windowPs, EXTENSIONS).result;
     const requestsPerSecond = requests.kind === "steady" ? requests.mean : null;
     const gain = requestsPerSecond === null ? null : requestsPerSecond / base - 1;
     return { id, what, isTranslation, requestsPerSecond, gain };
   }
 
-  /** The window with which {@link REQUESTS} complete during a run. */
+  /** The window in which enough requests complete during a run. */
   #windowFor(machine: FioMachine): number {
+    const events = PILOT_EVENTS + this.#inFlight * EVENTS_EACH;
+    const requests = Math.max(REQUESTS, this.#inFlight * ROUNDS);
     let windowPs = 1e8;
     for (;;) {
-      const { completed, time } = this.#simulate(machine, windowPs, PILOT_EVENTS);
+      const { completed, time } = this.#simulate(machine, windowPs, events);
       const isLast = windowPs * 8 * WINDOWS > TIME_MAX_PS;
       if (completed < PILOT_REQUESTS && !isLast && time >= windowPs * WINDOWS) {
         windowPs *= 8;
         continue;
       }
-      const wanted = Math.ceil((time * REQUESTS) / Math.max(1, completed) / WINDOWS);
+      const wanted = Math.ceil((time * requests) / Math.max(1, completed) / WINDOWS);
       return Math.min(Math.max(1, wanted), Math.floor(TIME_MAX_PS / WINDOWS));
     }
   }
@@ -214,9 +231,15 @@ class PolicyComparison {
     const result = this.#simulate(machine, windowPs, eventsMax);
     const { events, completed } = result;
     // A run that was cut, or in which next to nothing happened, has no mean.
-    if (events < eventsMax && completed >= PILOT_REQUESTS / 2) return result;
-    const requests = { kind: "unsettled", reason: "too-short", observations: completed } as const;
-    return { ...result, requests };
+    const unsettled = (reason: "too-short" | "too-noisy") => {
+      const requests = { kind: "unsettled", reason, observations: completed } as const;
+      return { ...result, requests };
+    };
+    if (events >= eventsMax || completed < PILOT_REQUESTS / 2) return unsettled("too-short");
+    const { requests } = result;
+    const isNoisy =
+      requests.kind === "steady" && requests.halfWidth95 > HALF_WIDTH_MAX * requests.mean;
+    return isNoisy ? unsettled("too-noisy") : result;
   }
 
   #simulate(machine: FioMachine, windowPs: number, eventsMax: number): FioResult {
