@@ -54,6 +54,14 @@ describe("DIRTY_PAGES", () => {
     expect(get(world, 0, MIB)).toEqual(all(16));
   });
 
+  it("a range that 64 bits do not hold is EINVAL below and EOVERFLOW above", () => {
+    const world = makeWorld();
+    switchDirtyTracking(world.type1, DirtyFlag.START);
+    expect(get(world, -4096, 4096)).toBe(Errno.EINVAL);
+    expect(get(world, 4096, -4096)).toBe(Errno.EINVAL);
+    expect(get(world, 2 ** 64, 4096)).toBe(Errno.EOVERFLOW);
+  });
+
   it("row 49: a range that cuts a mapping, a bitmap too short or of large pages is EINVAL", () => {
     const world = makeWorld();
     world.map(0, VADDR, MIB);

@@ -55,7 +55,7 @@ export function readDirty(
   user: UserMemory,
 ): number {
   if (!type1.isV2) return Errno.EACCES;
-  if (size === 0n) return Errno.EINVAL;
+  if (iova < 0n || size <= 0n) return Errno.EINVAL;
   if (iova + size - 1n > 0xffff_ffff_ffff_ffffn) return Errno.EOVERFLOW;
   const errno = checkBitmap(size, bitmap);
   if (errno !== Errno.OK) return errno;

@@ -49,6 +49,7 @@ describe("dma_rw", () => {
     const { world, access } = makeWorld();
     expect(access(0x3000n, new Uint8Array(1), false)).toBe(Errno.EINVAL);
     expect(access(2n ** 64n - 1n, new Uint8Array(2), false)).toBe(Errno.EINVAL);
+    expect(access(-1n, new Uint8Array(2), false)).toBe(Errno.EINVAL);
     world.map(0x4000, VADDR + 0x10_0000, 0x1000);
     expect(access(0x4000n, new Uint8Array(1), false)).toBe(Errno.EFAULT);
     expect(access(0x3000n, new Uint8Array(0), false)).toBe(Errno.OK);

@@ -36,7 +36,7 @@ export function accessMemory(type1: Type1, access: DmaAccess, user: UserMemory):
   let done = 0;
   while (done < bytes.length) {
     const iova = access.iova + BigInt(done);
-    if (iova > 0xffff_ffff_ffff_ffffn) return Errno.EINVAL;
+    if (iova < 0n || iova > 0xffff_ffff_ffff_ffffn) return Errno.EINVAL;
     const mapping = type1.mappings.find(pfnOf(iova));
     if (mapping === null) return Errno.EINVAL;
     if (!isAllowed(mapping, access.isWrite)) return Errno.EPERM;

@@ -126,6 +126,13 @@ describe("ioctl MAP_DMA and UNMAP_DMA", () => {
     expect(call(world, Type1Request.UNMAP_DMA, cut).errno).toBe(Errno.EFAULT);
   });
 
+  it("flags that nobody knows are EINVAL, even where the bitmap is cut off", () => {
+    for (const flags of [9, 0x8000_0001]) {
+      const bytes = unmapBytes({ argsz: 48, flags });
+      expect(call(makeWorld(), Type1Request.UNMAP_DMA, bytes).errno).toBe(Errno.EINVAL);
+    }
+  });
+
   it("gives dirty pages out through the pointer of the structure", () => {
     const world = makeWorld();
     const user = new UserBuffer(0x7000n, new Uint8Array(8));

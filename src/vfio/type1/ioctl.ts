@@ -29,7 +29,7 @@ import { readDirty, switchDirtyTracking, type UserBitmap } from "./dirty.ts";
 import { capabilitiesOf } from "./info.ts";
 import { mapDma } from "./map.ts";
 import type { Type1 } from "./type1.ts";
-import { type UnmapRequest, unmapDma } from "./unmap.ts";
+import { isKnownUnmap, type UnmapRequest, unmapDma } from "./unmap.ts";
 
 /** What an ioctl gave. */
 export interface Type1Result {
@@ -125,6 +125,7 @@ function unmap(type1: Type1, caller: Type1Caller, bytes: Uint8Array): Type1Resul
   const view = viewChecked(bytes, DmaUnmap);
   if (typeof view === "number") return failed(view);
   const flags = DmaUnmap.get.flags(view, 0);
+  if (!isKnownUnmap(flags)) return failed(Errno.EINVAL);
   let bitmap: UserBitmap | null = null;
   if ((flags & UnmapFlag.GET_DIRTY_BITMAP) !== 0) {
     if (DmaUnmap.get.argsz(view, 0) < DmaUnmap.bytes + Bitmap.bytes) return failed(Errno.EINVAL);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
+import { AssertionError } from "../../errors.ts";
 import { PROT_RW } from "../../iommu/prot.ts";
 import { UserProcess } from "../process/user-process.ts";
 import { MapFlag, UnmapFlag } from "../uapi/type1.ts";
@@ -48,6 +49,20 @@ describe("MAP_DMA: checks", () => {
     expect(call(RW, TOP, 0n, 4096n)).toBe(Errno.EFAULT);
     expect(call(RW, 0n, 0n, 2n ** 64n - 1n)).toBe(Errno.EINVAL);
     expect(call(RW, 0n, 0n, 2n ** 63n)).toBe(Errno.EINVAL);
+  });
+
+  it("flags of more than 32 bits, or with a part of one, are EINVAL", () => {
+    for (const flags of [2 ** 32 + 3, 2 ** 53 + 2, 3.5, -1, Number.NaN]) {
+      expect(makeWorld().map(0, VADDR, 4096, flags)).toBe(Errno.EINVAL);
+    }
+  });
+
+  it("an address or a length that 64 bits do not hold cannot be asked for", () => {
+    for (const wrong of [-1n, 2n ** 64n]) {
+      expect(() => mapRequest(RW, wrong, 0n, 4096n)).toThrow(AssertionError);
+      expect(() => mapRequest(RW, 0n, wrong, 4096n)).toThrow(AssertionError);
+      expect(() => mapRequest(RW, 0n, 0n, wrong)).toThrow(AssertionError);
+    }
   });
 
   it("row 5: a misaligned iova, vaddr or size is EINVAL", () => {

@@ -106,7 +106,7 @@ export function mapInto(
 function checkRequest(type1: Type1, request: MapRequest): number {
   const { flags, vpn, vaddrOffset, iovaPfn, iovaOffset, pages, sizeOffset } = request;
   const known = type1.hasMmioDontPin ? MapFlag.ALL_WITH_PROPOSALS : MapFlag.ALL;
-  if ((flags & ~known) !== 0) return Errno.EINVAL;
+  if ((flags & known) !== flags) return Errno.EINVAL;
   if (pages === 0 && sizeOffset === 0) return Errno.EINVAL;
   if (wraps(iovaPfn, iovaOffset, pages, sizeOffset)) return Errno.EOVERFLOW;
   if (wraps(vpn, vaddrOffset, pages, sizeOffset)) return Errno.EOVERFLOW;

@@ -134,6 +134,21 @@ describe("UNMAP_DMA with GET_DIRTY_BITMAP", () => {
     expect(get(world, bitmap)).toBe(0);
   });
 
+  it("without a bitmap, or without memory for it to go to, it is EFAULT and nothing goes", () => {
+    const world = makeWorld();
+    switchDirtyTracking(world.type1, DirtyFlag.START);
+    world.map(0, VADDR, 0x1000);
+    const before = world.state();
+    const unmap = (flags: number, given: typeof bitmap | null) =>
+      unmapDma(world.type1, unmapRequest(flags, 0n, 0x1000n, given), null);
+    expect([unmap(1, null), unmap(1, bitmap)]).toEqual([Errno.EFAULT, Errno.EFAULT]);
+    for (const flags of [1 | UnmapFlag.ALL, 9, 2 ** 32 + 1, 0.5]) {
+      expect(unmap(flags, null)).toBe(Errno.EINVAL);
+    }
+    expect(world.state()).toEqual(before);
+    expect(unmap(0, bitmap)).toBe(Errno.OK);
+  });
+
   it("all pages mapped are dirty, where devices write without pins", () => {
     const world = makeWorld();
     switchDirtyTracking(world.type1, DirtyFlag.START);

@@ -8,7 +8,7 @@ import { Errno } from "../../errno.ts";
 import { assert } from "../../errors.ts";
 import { isAligned, offsetOf, PFN_LAST, pfnOf } from "../../units.ts";
 import { UnmapFlag } from "../uapi/type1.ts";
-import type { UserMemory } from "../uapi/user-memory.ts";
+import { NO_USER_MEMORY, type UserMemory } from "../uapi/user-memory.ts";
 import { checkBitmap, hasSmallestPages, type UserBitmap, writeDirty } from "./dirty.ts";
 import { wraps } from "./map.ts";
 import type { DmaMapping } from "./mapping.ts";
@@ -49,11 +49,19 @@ export function unmapRequest(
 
 const ALL_FLAGS = UnmapFlag.GET_DIRTY_BITMAP | UnmapFlag.ALL | UnmapFlag.VADDR;
 
+/** Whether flags are 32 bits of which Linux knows each. */
+export function isKnownUnmap(flags: number): boolean {
+  return (flags & ALL_FLAGS) === flags;
+}
+
 /** Times that drivers are asked to let go of the same mapping. */
 const NOTIFY_ROUNDS_MAX = 10;
 
-/** @returns an errno; after an error the container is as it was */
-export function unmapDma(type1: Type1, request: UnmapRequest, user: UserMemory): number {
+/**
+ * @param user - the memory that the bitmap goes to; null without any, and EFAULT with a bitmap
+ * @returns an errno; after an error the container is as it was
+ */
+export function unmapDma(type1: Type1, request: UnmapRequest, user: UserMemory | null): number {
   request.unmappedPages = 0;
   const errno = checkRequest(type1, request);
   if (errno !== Errno.OK) return errno;
@@ -62,8 +70,8 @@ export function unmapDma(type1: Type1, request: UnmapRequest, user: UserMemory):
   const lastPfn = isAll ? PFN_LAST : iovaPfn + request.pages - 1;
   if (type1.isV2 && !isAll && type1.mappings.isCut(iovaPfn, lastPfn)) return Errno.EINVAL;
   if ((flags & UnmapFlag.VADDR) !== 0) return invalidateVaddrs(type1, request, lastPfn);
-  if (request.bitmap !== null) {
-    const failure = writeBitmaps(type1, request, lastPfn, user);
+  if ((flags & UnmapFlag.GET_DIRTY_BITMAP) !== 0) {
+    const failure = writeBitmaps(type1, request, lastPfn, user ?? NO_USER_MEMORY);
     if (failure !== Errno.OK) return failure;
   }
   let mapping = firstOf(type1, request, lastPfn);
@@ -78,12 +86,14 @@ export function unmapDma(type1: Type1, request: UnmapRequest, user: UserMemory):
 }
 
 function checkRequest(type1: Type1, request: UnmapRequest): number {
-  const { flags, iovaPfn, iovaOffset, pages, sizeOffset, bitmap } = request;
-  if ((flags & ~ALL_FLAGS) !== 0) return Errno.EINVAL;
+  const { flags, iovaPfn, iovaOffset, pages, sizeOffset } = request;
+  if (!isKnownUnmap(flags)) return Errno.EINVAL;
+  // As bytes behind the structure, a bitmap is looked at only when its flag is set.
   const wantsBitmap = (flags & UnmapFlag.GET_DIRTY_BITMAP) !== 0;
-  assert(wantsBitmap === (bitmap !== null), "a bitmap comes with its flag");
-  if (bitmap !== null) {
+  const bitmap = wantsBitmap ? request.bitmap : null;
+  if (wantsBitmap) {
     if ((flags & (UnmapFlag.ALL | UnmapFlag.VADDR)) !== 0) return Errno.EINVAL;
+    if (bitmap === null) return Errno.EFAULT;
     const size = (BigInt(pages) << 12n) + BigInt(sizeOffset);
     const errno = checkBitmap(size, bitmap);
     if (errno !== Errno.OK) return errno;
