@@ -3,7 +3,7 @@ import { Errno } from "../errno.ts";
 import { IommuDevice } from "../iommu/device.ts";
 import { Container } from "./container.ts";
 import type { VfioDevice } from "./device-file.ts";
-import { ForeignFile } from "./file.ts";
+import { ForeignFile, type IoctlArgument } from "./file.ts";
 import { connect } from "./host/connect.ts";
 import { buildHost } from "./host/host.ts";
 import {
@@ -85,6 +85,18 @@ describe("a container", () => {
     expect([errno, info.flags, info.iovaPgsizes]).toEqual([0, 3, 0x4020_1000n]);
     const ranges = [0, 1, 2, 3].map((index) => words.getBigUint64(72 + 16 + 8 * index, true));
     expect(ranges).toEqual([0n, 0xfedf_ffffn, 0xfef0_0000n, 0xffff_ffff_ffffn]);
+  });
+
+  it("takes a bigint as the number it is, and what is neither number nor bytes as EFAULT", () => {
+    const { host, task } = setup();
+    const fd = open(host, task, "/dev/vfio/vfio");
+    const check = (argument: IoctlArgument | bigint) =>
+      task.ioctl(fd, VfioRequest.CHECK_EXTENSION, argument);
+    for (const extension of [3n, 2n ** 64n + 3n]) expect(check(extension)).toEqual(check(3));
+    expect([check(3n).value, check(-1n).value, check(2n ** 64n - 1n).value]).toEqual([1, 0, 0]);
+    for (const wrong of ["3", null, {}, [3], new DataView(new ArrayBuffer(4))] as unknown[]) {
+      expect(check(wrong as IoctlArgument).errno).toBe(Errno.EFAULT);
+    }
   });
 
   it("of another kind of file is no ioctl of VFIO, and of a closed one EBADF", () => {

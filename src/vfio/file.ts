@@ -8,7 +8,7 @@ import { Errno } from "../errno.ts";
 import { assert } from "../errors.ts";
 import { LowestFree } from "../iommu/domain-ids.ts";
 import { UserProcess } from "./process/user-process.ts";
-import { NO_USER_MEMORY, type UserMemory } from "./uapi/user-memory.ts";
+import { isBytes, NO_USER_MEMORY, type UserMemory } from "./uapi/user-memory.ts";
 
 /** Third argument of ioctl: a number, or the bytes that a pointer points to. */
 export type IoctlArgument = number | Uint8Array;
@@ -163,11 +163,19 @@ export class VfioTask {
     return this.descriptors.install(new OpenFile(operations));
   }
 
-  /** ioctl(2). @returns EBADF when the descriptor is not open, else what the file says */
-  ioctl(fd: number, request: number, argument: IoctlArgument = 0): IoctlResult {
+  /**
+   * ioctl(2).
+   *
+   * @param argument - a bigint is a number as well: both are the kernel's `unsigned long`
+   * @returns EBADF when the descriptor is not open, EFAULT for an argument that is neither a number
+   *   nor bytes, else what the file says
+   */
+  ioctl(fd: number, request: number, argument: IoctlArgument | bigint = 0): IoctlResult {
     const file = this.descriptors.find(fd);
     if (file === null) return result(Errno.EBADF);
-    return file.operations.ioctl(this, request >>> 0, argument);
+    const given = typeof argument === "bigint" ? Number(BigInt.asUintN(64, argument)) : argument;
+    if (typeof given !== "number" && !isBytes(given)) return result(Errno.EFAULT);
+    return file.operations.ioctl(this, request >>> 0, given);
   }
 
   /** close(2). @returns an errno */

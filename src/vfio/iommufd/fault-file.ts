@@ -30,12 +30,17 @@ export class FaultFile implements FileOperations {
     return this.fault.isReadable;
   }
 
-  /** read(2). @returns the bytes, or an errno: ESPIPE, EINVAL */
-  read(bytes: number): Uint8Array | number {
-    return this.fault.read(bytes);
+  /**
+   * read(2).
+   *
+   * @param count - bytes that there is room for
+   * @returns the bytes, or an errno: ESPIPE, EINVAL
+   */
+  read(count: number): Uint8Array | number {
+    return this.fault.read(count);
   }
 
-  /** write(2). @returns ESPIPE or EINVAL, or how many bytes were taken */
+  /** write(2). @returns how many bytes were taken; an errno when none: ESPIPE, EINVAL, EFAULT */
   write(bytes: Uint8Array): { readonly errno: number; readonly done: number } {
     return this.fault.write(bytes);
   }

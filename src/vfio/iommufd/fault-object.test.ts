@@ -94,6 +94,20 @@ describe("a fault object", () => {
     expect(fault.read(120)).toHaveLength(0);
   });
 
+  it("reads no count that is none, and takes no answers that are no bytes", () => {
+    const { fault, report, answers } = faulting();
+    report(7, [0x100]);
+    const counts: unknown[] = [-40, Number.NaN, Number.POSITIVE_INFINITY, 80n, null, "80"];
+    for (const count of [...counts, new Uint8Array(80)]) {
+      expect(fault.read(count as number)).toBe(Errno.EINVAL);
+    }
+    expect([fault.isReadable, fault.read(40)]).toEqual([true, expect.any(Uint8Array)]);
+    for (const bytes of [null, 8, [1, 0, 0, 0, 0, 0, 0, 0]] as unknown[]) {
+      expect(fault.write(bytes as Uint8Array)).toEqual({ errno: Errno.EFAULT, done: 0 });
+    }
+    expect(answers).toEqual([]);
+  });
+
   it("takes an answer once, and only success or invalid (row 103)", () => {
     const { fault, report, answers } = faulting();
     report(7, [0x100]);

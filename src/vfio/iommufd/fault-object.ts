@@ -12,6 +12,7 @@ import type { FaultGroup, IopfHandler } from "../../iommu/iopf/fault-group.ts";
 import { type AttachHandle, PageRequestFlag, PageResponse } from "../../iommu/iopf/page-request.ts";
 import { addressOf } from "../../units.ts";
 import { viewOf } from "../../wire/layout.ts";
+import { isBytes } from "../uapi/user-memory.ts";
 import type { IommufdObject } from "./objects.ts";
 import { HwptPageResponse, HwptPgfault } from "./uapi.ts";
 
@@ -108,12 +109,14 @@ export class FaultObject implements IommufdObject, IopfHandler {
   /**
    * read(2): whole groups of 40-byte records, as many as fit.
    *
-   * @returns the bytes, none when nothing waits; ESPIPE when the size is no multiple of a record,
-   *   EINVAL when the first group does not fit
+   * @param count - bytes that there is room for, not a buffer: the bytes read are what comes back
+   * @returns the bytes, none when nothing waits; or an errno: ESPIPE when the count is no multiple
+   *   of a record, EINVAL when it is no count or the first group does not fit
    */
-  read(bytes: number): Uint8Array | number {
-    if (bytes % HwptPgfault.bytes !== 0) return Errno.ESPIPE;
-    const room = bytes / HwptPgfault.bytes;
+  read(count: number): Uint8Array | number {
+    if (!Number.isSafeInteger(count) || count < 0) return Errno.EINVAL;
+    if (count % HwptPgfault.bytes !== 0) return Errno.ESPIPE;
+    const room = count / HwptPgfault.bytes;
     const records: FaultRecord[] = [];
     for (;;) {
       const group = this.next(room - records.length);
@@ -133,9 +136,10 @@ export class FaultObject implements IommufdObject, IopfHandler {
    * write(2): 8-byte answers.
    *
    * @returns how many bytes were taken; an errno when already the first is wrong: ESPIPE for a size
-   *   that is no multiple, EINVAL
+   *   that is no multiple, EINVAL, EFAULT for what are no bytes
    */
   write(bytes: Uint8Array): { readonly errno: number; readonly done: number } {
+    if (!isBytes(bytes)) return { errno: Errno.EFAULT, done: 0 };
     const step = HwptPageResponse.bytes;
     if (bytes.length % step !== 0) return { errno: Errno.ESPIPE, done: 0 };
     const view = viewOf(bytes);

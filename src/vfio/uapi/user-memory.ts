@@ -13,6 +13,11 @@ export function isUserRange(address: bigint, bytes: bigint): boolean {
   return address + bytes <= USER_END;
 }
 
+/** Whether what a caller hands in as bytes are bytes; what is not is nothing that can be read. */
+export function isBytes(value: unknown): value is Uint8Array {
+  return ArrayBuffer.isView(value) && "BYTES_PER_ELEMENT" in value && value.BYTES_PER_ELEMENT === 1;
+}
+
 /** The bytes. */
 export interface UserMemory {
   /** Reads into `out`. @returns false when some byte cannot be read (EFAULT) */
