@@ -1,7 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gunzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Exit } from "./problem.ts";
 import type { Terminal } from "./terminal.ts";
@@ -90,6 +91,21 @@ describe("iommukit verify", () => {
     );
     expect(notes[1]).toContain("hint: known are:");
     expect(text).toContain("verified");
+  });
+
+  it("ends with 2 when rows cannot be read, prints what the others give, and names them", async () => {
+    const path = join(folder, "torn.jsonl");
+    const lines = gunzipSync(readFileSync(requests)).toString().split("\n");
+    writeFileSync(path, lines.with(3, "{torn").join("\n"));
+    const { exit, text, notes } = await run([path]);
+    expect(exit).toBe(Exit.BAD_INPUT);
+    expect(text).toContain("1,999 rows compared");
+    expect(notes[0]).toMatch(/torn\.jsonl:4: error: the line cannot be read/);
+    const json = await run([path], true);
+    expect([json.exit, JSON.parse(json.text).diagnostics[0]]).toMatchObject([
+      Exit.BAD_INPUT,
+      { code: "recording/bad-line", severity: "error", line: 4 },
+    ]);
   });
 
   it("prints nothing to standard output when no file could be read", async () => {

@@ -17,7 +17,7 @@ export interface VerifyFlags {
  *
  * @param files - paths, or `-` for standard input
  * @returns `Exit.DONE` when every row matches or is waived, `Exit.BAD_INPUT` when a file is no
- *   recording, else `Exit.NO`
+ *   recording or rows of it cannot be read, though the others are printed, else `Exit.NO`
  */
 export async function verify(
   flags: VerifyFlags,
@@ -42,5 +42,7 @@ export async function verify(
   if (outcome.failure !== null) {
     return outcome.failure.kind === "internal" ? Exit.INTERNAL : Exit.BAD_INPUT;
   }
+  const isPartial = document.diagnostics.some(({ severity }) => severity === "error");
+  if (isPartial) return Exit.BAD_INPUT;
   return outcome.verified ? Exit.DONE : Exit.NO;
 }

@@ -30,6 +30,8 @@ export interface LineSink {
 
 const LF = 10;
 const CR = 13;
+/** UTF-8 text may begin with it; it is no part of the first line. */
+const BYTE_ORDER_MARK = [0xef, 0xbb, 0xbf] as const;
 
 /** Splits chunks into lines. Call `push` for each chunk and `end` once. */
 export class LineSplitter {
@@ -73,7 +75,7 @@ export class LineSplitter {
     const sink = this.#sink;
     const isQuick = sink.quickLine !== undefined;
     while (start < bytes.length) {
-      if (isQuick) {
+      if (isQuick && (this.#lines > 0 || bytes[start] !== BYTE_ORDER_MARK[0])) {
         const next = sink.quickLine!(bytes, start, bytes.length, this.#lines + 1);
         if (next > 0) {
           assert(bytes[next - 1] === LF, "a line read quickly ends with its terminator");
@@ -128,8 +130,12 @@ export class LineSplitter {
 
   #emit(bytes: Uint8Array, start: number, end: number, terminated: boolean): void {
     this.#lines += 1;
-    const last = end > start && bytes[end - 1] === CR ? end - 1 : end;
-    if (last - start > this.#limit) this.#sink.longLine(this.#lines);
-    else this.#sink.line(bytes, start, last, this.#lines, terminated);
+    const isMarked =
+      this.#lines === 1 && BYTE_ORDER_MARK.every((mark, at) => bytes[start + at] === mark);
+    const first =
+      isMarked && end - start >= BYTE_ORDER_MARK.length ? start + BYTE_ORDER_MARK.length : start;
+    const last = end > first && bytes[end - 1] === CR ? end - 1 : end;
+    if (last - first > this.#limit) this.#sink.longLine(this.#lines);
+    else this.#sink.line(bytes, first, last, this.#lines, terminated);
   }
 }

@@ -21,6 +21,8 @@ export type LineProblem =
 export interface LineNote {
   readonly line: number;
   readonly problem: LineProblem;
+  /** The field that is wrong, where a reader knows it. */
+  readonly field?: string;
 }
 
 /** Counters of one recording. All are plain data. */
@@ -44,10 +46,10 @@ export class ReadingNotes {
   /** The first of them, 0 if none. */
   backwardsLine = 0;
 
-  unreadableLine(line: number, problem: LineProblem): void {
+  unreadableLine(line: number, problem: LineProblem, field?: string): void {
     this.unreadable += 1;
-    if (this.unreadableLines.length < NOTES_LISTED_MAX)
-      this.unreadableLines.push({ line, problem });
+    if (this.unreadableLines.length === NOTES_LISTED_MAX) return;
+    this.unreadableLines.push({ line, problem, ...(field === undefined ? {} : { field }) });
   }
 
   /** @param count - how many events are gone, 0 when the recording does not say */

@@ -49,21 +49,24 @@ function countField(value: unknown, limit = U32_LAST): number | null {
   return wide === null || wide > BigInt(limit) ? null : Number(wide);
 }
 
-/** Reads a first line; null when it is not one. */
-export function parseOpen(text: string, line: number): VfioOpen | null {
+/** Reads a first line; the name of the field that is wrong when it is not one. */
+export function parseOpen(text: string, line: number): VfioOpen | string {
   const fields = parseFields(text);
-  if (fields === null) return null;
+  if (fields === null) return "not JSON";
   const type = countField(fields.type);
   const api = countField(fields.api);
   const groupFlags = countField(fields.group_flags);
   const memlock = fields.memlock;
   const isUnlimited = typeof memlock === "number" && memlock < 0;
   const memlockBytes = isUnlimited ? null : countField(memlock, Number.MAX_SAFE_INTEGER);
-  if (type === null || api === null || groupFlags === null) return null;
-  if (memlockBytes === null && !isUnlimited) return null;
+  if (type === null) return "type";
+  if (api === null) return "api";
+  if (groupFlags === null) return "group_flags";
+  if (memlockBytes === null && !isUnlimited) return "memlock";
   const regions = fields.regions === undefined ? DEFAULT_REGIONS : regionsOf(fields.regions);
-  if (regions === null) return null;
+  if (regions === null) return "regions";
   const coherent = countField(fields.coherent);
+  if (coherent === null && fields.coherent !== undefined) return "coherent";
   const isCoherent = coherent === null ? null : coherent > 0;
   return { line, type, memlockBytes, api, groupFlags, isCoherent, regions };
 }
@@ -83,17 +86,18 @@ function regionsOf(value: unknown): VfioRegion[] | null {
   return regions;
 }
 
-/** Reads what GET_INFO gave; null when the line does not tell. */
-export function parseInfo(text: string): VfioInfo | null {
+/** Reads what GET_INFO gave; the name of the field that is wrong when the line does not tell. */
+export function parseInfo(text: string): VfioInfo | string {
   const fields = parseFields(text);
-  if (fields === null) return null;
+  if (fields === null) return "not JSON";
   const errno = fields.errno === undefined ? 0 : countField(fields.errno);
-  if (errno === null) return null;
+  if (errno === null) return "errno";
   const flags = errno === 0 ? countField(fields.flags) : 0;
   const pageSizes = errno === 0 ? wideField(fields.pgsizes) : 0n;
-  if (flags === null || pageSizes === null) return null;
+  if (flags === null) return "flags";
+  if (pageSizes === null) return "pgsizes";
   const capabilities = capabilitiesOf(fields.caps ?? []);
-  if (capabilities === null) return null;
+  if (capabilities === null) return "caps";
   return {
     argsz: countField(fields.argsz),
     errno,

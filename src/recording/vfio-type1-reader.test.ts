@@ -67,7 +67,7 @@ describe("VfioType1Reader", () => {
   it("an unmap without argsz says the size that its bitmap makes", () => {
     const unmap = '{"op":"unmap","flags":0,"iova":"0x0","size":"0x0","errno":0,"unmapped":"0x0"';
     const { calls } = readAll(
-      `${unmap}}\n${unmap},"pgsize":4096,"bitmap_size":8,"bitmap":"ff00"}\n`,
+      `${unmap}}\n${unmap},"pgsize":4096,"bitmap_size":2,"bitmap":"ff00"}\n`,
     );
     expect(calls.map(({ argsz, hasBitmap }) => [argsz, hasBitmap])).toEqual([
       [24, false],
@@ -92,7 +92,7 @@ describe("VfioType1Reader", () => {
   it.each([
     ["a torn line", `${MAP.slice(0, 60)}\n`, "2 torn"],
     ["a line that is no object", "[1,2]\n", "2 torn"],
-    ["an object without op", '{"i":1}\n', "2 not an event"],
+    ["an object without op", '{"i":1}\n', "2 not a known row"],
     [
       "a key twice",
       `${MAP.replace('"errno":17', '"errno":17,"errno":0')}\n`,
@@ -123,6 +123,28 @@ describe("VfioType1Reader", () => {
     const { calls, problems } = readAll(`${OPEN}\n${text}${MAP}\n`);
     expect(problems).toEqual([problem]);
     expect(calls).toHaveLength(1);
+  });
+
+  const get =
+    '{"op":"dirty","argsz":48,"flags":4,"iova":"0x0","size":"0x80000","pgsize":"0x1000","bitmap_size":"0x10","errno":0';
+  const unmapGet =
+    '{"op":"unmap","flags":1,"iova":"0x0","size":"0x1000","errno":0,"unmapped":"0x0"';
+  it.each([
+    ["shorter", `${get},"bitmap":"0020"}`],
+    ["empty", `${get},"bitmap":""}`],
+    ["absent", `${get}}`],
+    ["null", `${get},"bitmap":null}`],
+    ["absent from an unmap", `${unmapGet},"pgsize":4096,"bitmap_size":8}`],
+    ["absent from an unmap with its size", `${unmapGet}}`],
+  ])("a dirty bitmap that is %s makes the call unreadable, unless it failed", (_what, text) => {
+    expect(readAll(`${text}\n`).problems).toEqual(["1 a field is missing or wrong"]);
+    const failed = text.replace('"errno":0', '"errno":22').replace(/,"bitmap":[^}]*/, "");
+    expect(readAll(`${failed}\n`).problems).toEqual([]);
+  });
+
+  it.each([1, 2, 7, 1 << 20])("skips a byte order mark, in chunks of %i bytes", (chunkBytes) => {
+    const { opens, problems } = readAll(`\ufeff${OPEN}\n`, chunkBytes);
+    expect([opens.length, problems]).toEqual([1, []]);
   });
 
   it("calls of kinds that are not known are counted by name", () => {

@@ -72,7 +72,9 @@ const narrow: readonly Slot[] = [
 /** Sizes of the structures where a line does not say: without and with a bitmap behind it. */
 const UNMAP_BYTES = 24;
 const UNMAP_BITMAP_BYTES = 48;
+/** VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP, VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP */
 const DIRTY_GET = 4;
+const UNMAP_GET = 1;
 const U32_LAST = 0xffff_ffff;
 /** Bytes of a bitmap that is handed in; the largest that the kernel takes is 256 MiB. */
 export const BITMAP_BYTES_MAX = 2 ** 28 + 8;
@@ -94,6 +96,8 @@ export class VfioType1Reader {
   /** Region of each interned name, −1 for one that is none. */
   #regions: number[] = [];
   #known: readonly VfioRegion[] = [];
+  /** The field that makes a line useless, where it is known. */
+  #field: string | undefined;
 
   constructor(sink: VfioSink) {
     this.#sink = sink;
@@ -138,21 +142,23 @@ export class VfioType1Reader {
 
   #object(bytes: Uint8Array, start: number, end: number, line: number): void {
     const problem = this.#read(bytes, start, end, line);
-    if (problem !== null) this.notes.unreadableLine(line, problem);
+    if (problem === null) return;
+    this.notes.unreadableLine(line, problem, this.#field);
+    this.#field = undefined;
   }
 
   /** Gives an object out; what is wrong with it if that is not possible. */
   #read(bytes: Uint8Array, start: number, end: number, line: number): LineProblem | null {
     const json = this.#json;
     if (json.repeated >= 0) return "a key stands twice";
-    if (json.value(Slot.op) !== JsonValue.TEXT) return "not an event";
+    if (json.value(Slot.op) !== JsonValue.TEXT) return "not a known row";
     const name = this.#names.intern(bytes, json.textStart(Slot.op), json.textEnd(Slot.op));
     this.#ops[name] ??= opNames[this.#names.name(name)] ?? -1;
     const op = this.#ops[name]!;
     if (op < 0) {
       if (this.#names.name(name) !== "open") return this.#unknown(name);
       const open = parseOpen(decoder.decode(bytes.subarray(start, end)), line);
-      if (open === null) return "a field is missing or wrong";
+      if (typeof open === "string") return this.#wrong(open);
       this.#known = open.regions;
       this.#regions = [];
       this.#sink.open(open);
@@ -162,14 +168,20 @@ export class VfioType1Reader {
     call.line = line;
     call.op = op as VfioOp;
     if (op === VfioOp.INFO) {
-      call.info = parseInfo(decoder.decode(bytes.subarray(start, end)));
-      if (call.info === null) return "a field is missing or wrong";
+      const info = parseInfo(decoder.decode(bytes.subarray(start, end)));
+      if (typeof info === "string") return this.#wrong(info);
+      call.info = info;
     } else if (!this.#hasFields(op as VfioOp) || !this.#fill(bytes)) {
       return "a field is missing or wrong";
     }
     this.notes.events += 1;
     this.#sink.call(call);
     return null;
+  }
+
+  #wrong(field: string): LineProblem {
+    this.#field = field;
+    return "a field is missing or wrong";
   }
 
   #unknown(name: number): null {
@@ -250,18 +262,22 @@ export class VfioType1Reader {
     const call = this.#call;
     call.hasBitmap = json.hasNumber(Slot.pgsize);
     call.bitmap = null;
-    if (!call.hasBitmap) return true;
+    const flag = call.op === VfioOp.UNMAP ? UNMAP_GET : DIRTY_GET;
+    const isTold = call.errno === 0 && (call.flags & flag) !== 0;
+    if (!call.hasBitmap) return !isTold;
     if (!json.hasNumber(Slot.bitmap_size)) return false;
     call.pgsizePfn = json.pfn(Slot.pgsize);
     call.pgsizeOffset = json.offset(Slot.pgsize);
     call.bitmapBytes = json.number(Slot.bitmap_size);
     if (call.bitmapBytes > BITMAP_BYTES_MAX) return false;
-    if (json.value(Slot.bitmap) !== JsonValue.TEXT)
-      return json.value(Slot.bitmap) !== JsonValue.NUMBER;
+    // A call that gives a bitmap and succeeds gives all of it.
+    if (json.value(Slot.bitmap) === JsonValue.NONE) return !isTold;
+    if (json.value(Slot.bitmap) !== JsonValue.TEXT) return false;
     const text = decoder.decode(
       bytes.subarray(json.textStart(Slot.bitmap), json.textEnd(Slot.bitmap)),
     );
     if (!/^([0-9a-f]{2})*$/i.test(text)) return false;
+    if (text.length !== call.bitmapBytes * 2) return false;
     call.bitmap = Uint8Array.from({ length: text.length / 2 }, (_, index) =>
       Number.parseInt(text.slice(index * 2, index * 2 + 2), 16),
     );

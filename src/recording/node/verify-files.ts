@@ -9,7 +9,7 @@ import { openFile, STDIN_PATH } from "./file-source.ts";
 /** What verifying several files gave. */
 export interface VerifyFilesOutcome {
   readonly document: VerifyDocument;
-  /** Every row of every recording matches or is waived. */
+  /** Every row of every recording could be read, and matches or is waived. */
   readonly verified: boolean;
   /** The first file that could not be read as a recording, `null` when all could. */
   readonly failure: StackError | null;
@@ -53,7 +53,10 @@ export async function verifyFiles(
   const failure = outcomes.find((outcome) => outcome instanceof StackError) ?? null;
   return {
     document: { schema: "iommukit/verify@1", result: { recordings }, diagnostics },
-    verified: failure === null && recordings.every(isVerified),
+    verified:
+      failure === null &&
+      recordings.every(isVerified) &&
+      diagnostics.every(({ severity }) => severity !== "error"),
     failure,
   };
 }

@@ -47,7 +47,7 @@ const oddityTexts: Record<Oddity, readonly [Severity, string, string]> = {
 /** Collects the remarks on a recording that was read to its end. */
 export function diagnosticsOf(file: string, reader: WorkloadReader): Diagnostic[] {
   const { notes } = reader;
-  const remarks = readingRemarks(file, notes, reader.unusedEvents());
+  const remarks = readingRemarks(file, notes, reader.unusedEvents(), "warning");
   const add = (severity: Severity, code: string, message: string, line?: number) => {
     const remark = { severity, code: `replay/${code}`, message, file };
     remarks.push(line === undefined ? remark : { ...remark, line });

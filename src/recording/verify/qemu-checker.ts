@@ -87,6 +87,7 @@ export class QemuChecker implements Checker {
         this.#file,
         this.#reader.notes,
         this.#reader.unusedEvents().filter(({ name }) => !bookkeeping.has(name)),
+        "error",
       ),
     };
   }

@@ -1,5 +1,5 @@
 /** What a reader noticed, as diagnostics of the recording: unusable lines, lost events, the rest. */
-import type { LineProblem, ReadingNotes } from "../notes.ts";
+import type { LineNote, LineProblem, ReadingNotes } from "../notes.ts";
 import type { Diagnostic } from "./result.ts";
 
 /** Lines of one sort that are listed; the rest is summed up. */
@@ -21,24 +21,27 @@ const problemTexts: Record<LineProblem, string> = {
  * Turns notes into diagnostics.
  *
  * @param unused - names of events that were counted but not used
+ * @param unreadable - how grave a line is that cannot be used
  */
 export function readingRemarks(
   file: string,
   notes: ReadingNotes,
   unused: readonly { readonly name: string; readonly count: number }[],
+  unreadable: "warning" | "error",
 ): Diagnostic[] {
   const remarks: Diagnostic[] = [];
-  for (const { line, problem } of notes.unreadableLines.slice(0, LISTED_MAX)) {
+  for (const note of notes.unreadableLines.slice(0, LISTED_MAX)) {
+    const { line, problem } = note;
     // A recorder that is stopped cuts its last line; QEMU writes its messages to the same log.
     const isCut = problem === "torn" && line === notes.lines;
-    const severity = isCut || problem === "not an event" ? "note" : "warning";
-    const message = isCut ? "the last line was cut" : problemTexts[problem];
+    const severity = isCut || problem === "not an event" ? "note" : unreadable;
+    const message = isCut ? "the last line was cut" : problemText(note);
     remarks.push({ severity, code: "recording/bad-line", message, file, line });
   }
   const more = notes.unreadable - Math.min(notes.unreadableLines.length, LISTED_MAX);
   if (more > 0) {
     const message = `${more} more lines cannot be used`;
-    remarks.push({ severity: "warning", code: "recording/bad-line", message, file });
+    remarks.push({ severity: unreadable, code: "recording/bad-line", message, file });
   }
   remarks.push(...lossRemarks(file, notes));
   if (notes.backwards > 0) {
@@ -66,6 +69,11 @@ export function readingRemarks(
     remarks.push({ severity: "note", code: "recording/unused-events", message, file });
   }
   return remarks;
+}
+
+/** Why a line cannot be used, in words. */
+export function problemText({ problem, field }: LineNote): string {
+  return field === undefined ? problemTexts[problem] : `${problemTexts[problem]}: ${field}`;
 }
 
 function lossRemarks(file: string, notes: ReadingNotes): Diagnostic[] {

@@ -108,7 +108,7 @@ export class RequestChecker implements Checker {
       inferredBefore: 0,
       lostEvents: 0,
       lostMarkers: 0,
-      diagnostics: readingRemarks(this.#file, this.#reader.notes, []),
+      diagnostics: readingRemarks(this.#file, this.#reader.notes, [], "error"),
     };
   }
 

@@ -143,7 +143,7 @@ describe("remarks on a trace", () => {
         "CPU:1 [LOST 5 EVENTS]\n  bash-1 [001] d..2.  1.0: sched_switch: x\n",
     );
     expect(diagnostics.map(({ code, severity, line: at }) => [code, severity, at])).toEqual([
-      ["recording/bad-line", "warning", 1],
+      ["recording/bad-line", "error", 1],
       ["recording/lost-events", "warning", 4],
       ["recording/time-backwards", "warning", 3],
       ["recording/unused-events", "note", undefined],

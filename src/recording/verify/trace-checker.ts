@@ -124,7 +124,7 @@ export class TraceChecker implements Checker {
       lostEvents: notes.lostEvents,
       lostMarkers: notes.lostMarkers,
       diagnostics: [
-        ...readingRemarks(this.#file, notes, this.#reader.unusedEvents()),
+        ...readingRemarks(this.#file, notes, this.#reader.unusedEvents(), "error"),
         ...this.#sizeRemarks(),
         ...this.#faultRemarks(),
         ...this.#elsewhereRemarks(),

@@ -148,7 +148,10 @@ export class VfioMapTimeChecker implements Checker {
       inferredBefore: 0,
       lostEvents: 0,
       lostMarkers: 0,
-      diagnostics: [...readingRemarks(this.#file, this.#reader.notes, []), ...this.#traceRemarks()],
+      diagnostics: [
+        ...readingRemarks(this.#file, this.#reader.notes, [], "error"),
+        ...this.#traceRemarks(),
+      ],
     };
   }
 

@@ -162,6 +162,23 @@ describe("VfioType1Checker", () => {
     expect(() => checkType1(text)).toThrow(message);
   });
 
+  it.each([
+    ["memlock", 1, headLines({ memlock: "x" })],
+    ["type", 1, headLines({ type: -1 })],
+    ["regions", 1, headLines({ regions: { a: { pages: 2 ** 40, sort: "w" } } })],
+    ["caps", 2, headLines().replace('["0x0","0xfedfffff"]', '["0x5000","0x1"]')],
+    ["pgsizes", 2, headLines({}, "many")],
+  ])("a head line whose %s is wrong: the error names field and line %i", (field, line, text) => {
+    try {
+      checkType1(text + map());
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toBeInstanceOf(StackError);
+      expect((error as StackError).at).toEqual({ file: "calls.jsonl", line });
+      expect((error as StackError).message).toMatch(new RegExp(`is of no use: .*: ${field}$`));
+    }
+  });
+
   it("lines that cannot be read, and calls that are not known, are told and change no row", () => {
     const outcome = checkType1(`${headLines()}${map()}{"op":"ma\n{"op":"attach"}\n${unmap()}`);
     expect(outcome.tally).toMatchObject({ compared: 4, matched: 4 });

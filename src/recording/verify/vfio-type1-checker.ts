@@ -14,7 +14,7 @@ import { viewOf } from "../../wire/layout.ts";
 import { VfioType1Reader } from "../vfio-type1-reader.ts";
 import { type VfioCall, type VfioInfo, VfioOp, type VfioOpen } from "../vfio-type1-row.ts";
 import type { Checker, CheckOutcome } from "./checker.ts";
-import { readingRemarks } from "./reading-remarks.ts";
+import { problemText, readingRemarks } from "./reading-remarks.ts";
 import { RecordedContainer } from "./recorded-container.ts";
 import { BitmapMemory, recordedMemory } from "./recorded-memory.ts";
 import { RowTally } from "./result.ts";
@@ -25,6 +25,9 @@ import { Type1Structures } from "./vfio-structures.ts";
 const INFO_BYTES = 4096;
 /** Mappings of a container whose recording does not tell (dma_entry_limit). */
 const DMA_ENTRY_LIMIT = 65535;
+
+const HEAD_HINT =
+  'the first two lines are {"op":"open", "type", "memlock", "api", "group_flags"} and {"op":"info", "flags", "pgsizes", "caps"}';
 
 /** The verifier. */
 export class VfioType1Checker implements Checker {
@@ -58,7 +61,7 @@ export class VfioType1Checker implements Checker {
       inferredBefore: 0,
       lostEvents: 0,
       lostMarkers: 0,
-      diagnostics: readingRemarks(this.#file, this.#reader.notes, unknown),
+      diagnostics: readingRemarks(this.#file, this.#reader.notes, unknown, "error"),
     };
   }
 
@@ -128,12 +131,23 @@ export class VfioType1Checker implements Checker {
 
   #headless(line: number): StackError {
     const isOpen = this.#open !== null;
+    const start = this.#open?.line ?? 0;
+    const bad = this.#reader.notes.unreadableLines.find((note) => note.line > start);
+    if (bad !== undefined) {
+      return new StackError({
+        code: "recording/no-container-line",
+        kind: "input",
+        message: `The line that should tell ${isOpen ? "the container's ranges" : "how the container was opened"} is of no use: ${problemText(bad)}`,
+        at: { file: this.#file, line: bad.line },
+        hint: HEAD_HINT,
+      });
+    }
     return new StackError({
       code: "recording/no-container-line",
       kind: "input",
       message: `A call stands before the line that tells ${isOpen ? "the container's ranges" : "how the container was opened"}`,
       at: { file: this.#file, line },
-      hint: 'the first two lines are {"op":"open", "type", "memlock", "api", "group_flags"} and {"op":"info", "flags", "pgsizes", "caps"}',
+      hint: HEAD_HINT,
     });
   }
 
