@@ -8,7 +8,9 @@ import type { AddressRange, BridgeWindow } from "../../topology/machine.ts";
 import { bytesOf, cellOf, cellsOf, type DtPlace } from "./tree.ts";
 
 /** Entries of one property that are looked at. */
-const ENTRIES_MAX = 4096;
+const ENTRIES_MAX = 256;
+/** Bytes of them: seven cells are the longest. */
+const ENTRIES_BYTES_MAX = ENTRIES_MAX * 28;
 const TWO_64 = 1n << 64n;
 
 /** `#address-cells` that holds for a node's children; the standard's default is 2. */
@@ -38,7 +40,7 @@ function numberAt(words: readonly number[], at: number, count: number): bigint {
 export function registersOf(place: DtPlace): (AddressRange | null)[] {
   const value = bytesOf(place.node, "reg");
   if (value === null || place.parent === null) return [];
-  const words = cellsOf(value);
+  const words = cellsOf(value.subarray(0, ENTRIES_BYTES_MAX));
   const [addressSize, sizeSize] = [addressCells(place.parent), sizeCells(place.parent)];
   const step = addressSize + sizeSize;
   const found: (AddressRange | null)[] = [];
@@ -59,7 +61,7 @@ function upward(address: bigint, bus: DtPlace): bigint | null {
     const ranges = bytesOf(place.node, "ranges");
     if (ranges === null) return null;
     if (ranges.length === 0) continue;
-    const parent = throughRanges(at, cellsOf(ranges), place);
+    const parent = throughRanges(at, cellsOf(ranges.subarray(0, ENTRIES_BYTES_MAX)), place);
     if (parent === null) return null;
     at = parent;
   }
@@ -84,7 +86,7 @@ function throughRanges(address: bigint, words: readonly number[], place: DtPlace
 export function windowsOf(place: DtPlace): BridgeWindow[] {
   const value = bytesOf(place.node, "ranges");
   if (value === null || place.parent === null) return [];
-  const words = cellsOf(value);
+  const words = cellsOf(value.subarray(0, ENTRIES_BYTES_MAX));
   const parent = addressCells(place.parent);
   const windows: BridgeWindow[] = [];
   for (let at = 0; at + 5 + parent <= words.length; at += 5 + parent) {
@@ -106,7 +108,7 @@ export function windowsOf(place: DtPlace): BridgeWindow[] {
 export function interruptsOf(place: DtPlace, cells: number): number[] {
   const value = bytesOf(place.node, "interrupts");
   if (value === null) return [];
-  const words = cellsOf(value);
+  const words = cellsOf(value.subarray(0, ENTRIES_BYTES_MAX));
   const found: number[] = [];
   for (let at = 0; at + cells <= words.length && found.length < 64; at += cells) {
     const number = words[at + (cells >= 3 ? 1 : 0)]!;

@@ -86,6 +86,9 @@ function place(node: DtNode, at: number, table: StringTable): { node: DtNode; ne
   return { node: { ...node, properties, children, at, endAt: next }, next: next + 4 };
 }
 
+/** Ends of names that are remembered; no real tree has as many. */
+const TAILS_MAX = 2 ** 20;
+
 /** Names in order of first use; the end of one can serve as another, as dtc has it. */
 class StringTable {
   readonly #places = new Map<string, number>();
@@ -96,7 +99,8 @@ class StringTable {
     const known = this.#places.get(name);
     if (known !== undefined) return known;
     const at = this.#bytes;
-    for (let skip = 0; skip < name.length; skip += 1) {
+    const tails = this.#places.size < TAILS_MAX ? name.length : 1;
+    for (let skip = 0; skip < tails; skip += 1) {
       const tail = name.slice(skip);
       if (!this.#places.has(tail)) this.#places.set(tail, at + skip);
     }

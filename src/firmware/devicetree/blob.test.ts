@@ -190,3 +190,21 @@ describe("dtc", () => {
     }
   });
 });
+
+it("a blob of 262 145 nodes is refused, a wide one of hostile names is read in bounds", () => {
+  const many = blobOf(
+    dtNode(
+      "",
+      {},
+      Array.from({ length: 2 ** 18 }, () => dtNode("n", {})),
+    ),
+  );
+  expect(errorOf(many).code).toBe("devicetree/too-many");
+  const same = dtNode(
+    "",
+    {},
+    Array.from({ length: 20_000 }, (_, index) => dtNode("n", { phandle: cells(index + 1) })),
+  );
+  const source = writeSource({ reservations: [], bootCpu: 0, root: same });
+  expect(source).toContain("n20000: n {");
+});

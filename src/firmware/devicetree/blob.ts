@@ -24,7 +24,9 @@ import type { DtNode, DtProperty, DtReservation } from "./tree.ts";
 export const BLOB_BYTES_MAX = 16 * 2 ** 20;
 /** Nodes inside each other at most; Linux unflattens as many (FDT_MAX_DEPTH). */
 export const DEPTH_MAX = 64;
-const NAME_BYTES_MAX = 1024;
+const NAME_BYTES_MAX = 255;
+/** Nodes and properties at most; large servers have some ten thousand. */
+export const ITEMS_MAX = 2 ** 18;
 
 /** Whether bytes are a devicetree by their magic number. */
 export function isBlob(bytes: Uint8Array): boolean {
@@ -185,6 +187,7 @@ class StructureReader {
   /** Names of properties by offset: few are different. */
   readonly #names = new Map<number, string>();
   #at: number;
+  #items = 0;
 
   constructor(bytes: Uint8Array, header: FdtHeader, fail: Fail) {
     this.#bytes = bytes;
@@ -239,7 +242,14 @@ class StructureReader {
     return word;
   }
 
+  #count(at: number): void {
+    this.#items += 1;
+    if (this.#items <= ITEMS_MAX) return;
+    throw this.#fail("too-many", at, `More than ${ITEMS_MAX} nodes and properties`);
+  }
+
   #begin(at: number, depth: number): OpenNode {
+    this.#count(at);
     if (depth >= DEPTH_MAX) {
       throw this.#fail("depth", at, `Nodes are more than ${DEPTH_MAX} deep`);
     }
@@ -249,6 +259,7 @@ class StructureReader {
   }
 
   #property(at: number, node: OpenNode | undefined): void {
+    this.#count(at);
     if (node === undefined) throw this.#fail("no-node", at, "A property outside of every node");
     if (node.children.length > 0) {
       throw this.#fail("order", at, "A property behind a child; properties come first");

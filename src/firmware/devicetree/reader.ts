@@ -37,6 +37,10 @@ import {
 const SOURCE = "drivers/iommu/of_iommu.c: of_iommu_xlate";
 /** Ranges of requester ids at most. */
 const RANGES_MAX = 2 ** 18;
+/** Host bridges that are looked at; of a hostile tree the rest is left out. */
+const BRIDGES_MAX = 512;
+/** Platform devices likewise. */
+const DEVICES_MAX = 20_000;
 
 /** What a tree gave. */
 export interface DevicetreeReading {
@@ -75,12 +79,21 @@ class DevicetreeReader {
   readonly #places: readonly DtPlace[];
   readonly #iommus = new Map<DtNode, FoundIommu>();
   readonly #byPhandle = new Map<number, DtPlace>();
+  /** Host bridges with their numbers. */
+  readonly #bridges = new Map<DtPlace, number>();
+  readonly #belowPci = new Set<DtPlace>();
   #ranges = 0;
 
   constructor(root: DtNode, findings: Findings) {
     this.#findings = findings;
     this.#places = placesOf(root);
     for (const place of this.#places) {
+      const { parent } = place;
+      const isBelow = parent !== null && (this.#bridges.has(parent) || this.#belowPci.has(parent));
+      if (isBelow) this.#belowPci.add(place);
+      else if (this.#bridges.size < BRIDGES_MAX && isHostBridge(place.node)) {
+        this.#bridges.set(place, this.#bridges.size);
+      }
       const phandle = cellOf(place.node, "phandle") ?? cellOf(place.node, "linux,phandle");
       if (phandle !== null && !this.#byPhandle.has(phandle)) this.#byPhandle.set(phandle, place);
     }
@@ -91,9 +104,9 @@ class DevicetreeReader {
     const hostBridges: HostBridge[] = [];
     const platformDevices: PlatformDevice[] = [];
     for (const place of this.#places) {
-      if (isHostBridge(place.node)) hostBridges.push(this.#hostBridge(place, hostBridges.length));
-      else if (isBelowPci(place)) this.#checkBelowPci(place);
-      else this.#addDevice(place, platformDevices);
+      if (this.#bridges.has(place)) hostBridges.push(this.#hostBridge(place, hostBridges.length));
+      else if (this.#belowPci.has(place)) this.#checkBelowPci(place);
+      else if (platformDevices.length < DEVICES_MAX) this.#addDevice(place, platformDevices);
     }
     hostBridges.sort((a, b) => a.segment - b.segment || a.firstBus - b.firstBus);
     return {
@@ -306,10 +319,9 @@ class DevicetreeReader {
   }
 
   #segmentAbove(place: DtPlace): number {
-    const bridges = this.#places.filter(({ node }) => isHostBridge(node));
     for (let at = place.parent; at !== null; at = at.parent) {
-      const index = bridges.indexOf(at);
-      if (index >= 0) return (cellOf(at.node, "linux,pci-domain") ?? index) & 0xffff;
+      const index = this.#bridges.get(at);
+      if (index !== undefined) return (cellOf(at.node, "linux,pci-domain") ?? index) & 0xffff;
     }
     return 0;
   }
@@ -334,9 +346,4 @@ class DevicetreeReader {
 function isHostBridge(node: DtNode): boolean {
   if (stringsOf(node, "device_type")[0] !== "pci") return false;
   return bytesOf(node, "reg") === null || bytesOf(node, "ranges") !== null;
-}
-
-function isBelowPci(place: DtPlace): boolean {
-  for (let at = place.parent; at !== null; at = at.parent) if (isHostBridge(at.node)) return true;
-  return false;
 }

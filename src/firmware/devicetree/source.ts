@@ -34,6 +34,7 @@ function labelsOf(root: DtNode): Map<number, string> {
   const byPhandle = new Map<number, string>();
   const twice = new Set<number>();
   const used = new Set<string>();
+  const counts = new Map<string, number>();
   for (const { node } of placesOf(root)) {
     const phandle = cellOf(node, "phandle");
     if (phandle === null || bytesOf(node, "phandle")!.length !== 4) continue;
@@ -41,7 +42,9 @@ function labelsOf(root: DtNode): Map<number, string> {
     const stem = node.name.replace(/@.*/, "").replace(/[^A-Za-z0-9]/g, "_");
     const base = /^[A-Za-z]/.test(stem) ? stem : `node_${stem}`;
     let label = base;
-    for (let count = 2; used.has(label); count += 1) label = `${base}${count}`;
+    let count = counts.get(base) ?? 2;
+    for (; used.has(label); count += 1) label = `${base}${count}`;
+    counts.set(base, count);
     used.add(label);
     byPhandle.set(phandle, label);
   }
