@@ -99,7 +99,15 @@ export class PlainIommufd {
       if (allowed !== null && page >= allowed[0] && page <= allowed[1]) return Errno.EADDRINUSE;
     }
     own.devices.add(device);
-    const errno = this.#check();
+    const { areas } = own;
+    const upwards = [...areas].sort((a, b) => a.first - b.first);
+    // A table is filled area by area, upwards; the first that fails says why.
+    let errno: number = Errno.OK;
+    for (let count = 1; count <= upwards.length && errno === Errno.OK; count += 1) {
+      own.areas = upwards.slice(0, count);
+      errno = this.#check();
+    }
+    own.areas = areas;
     if (errno !== Errno.OK) own.devices.delete(device);
     return errno;
   }
