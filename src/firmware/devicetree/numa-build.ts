@@ -3,9 +3,13 @@ import type { Machine } from "../../topology/machine.ts";
 import { hex } from "../../units.ts";
 import { cells, type DtNode, dtNode, strings, twoCells } from "./tree.ts";
 
+/** What a CPU is compatible with; others have no name that Linux looks for. */
+const cpuNames: Readonly<Record<string, string>> = { aarch64: "arm,armv8", riscv64: "riscv" };
+
 /** `cpus`, `memory@…` and `distance-map`; none where the machine names no nodes. */
 export function numaNodes({ nodes, architecture }: Machine): DtNode[] {
   if (nodes.length === 0) return [];
+  const compatible = cpuNames[architecture ?? "aarch64"];
   const cpus = nodes
     .flatMap(({ id, cpus: list, firmwareCpuIds }) =>
       list.map((cpu, index) => ({ id, cpu, reg: firmwareCpuIds?.[index] ?? cpu })),
@@ -14,7 +18,7 @@ export function numaNodes({ nodes, architecture }: Machine): DtNode[] {
     .map(({ id, reg }) =>
       dtNode(`cpu@${hex(reg).slice(2)}`, {
         device_type: strings("cpu"),
-        compatible: strings(architecture === "riscv64" ? "riscv" : "arm,armv8"),
+        compatible: compatible === undefined ? null : strings(compatible),
         reg: cells(reg),
         "numa-node-id": cells(id),
       }),
