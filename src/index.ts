@@ -17,6 +17,19 @@ export { AssertionError, type Position, positionText, StackError } from "./error
 export { type AcpiKind, buildTable } from "./firmware/acpi/build.ts";
 export { type DecodedTable, decodeTable } from "./firmware/acpi/decode.ts";
 export { readTables, type TablesReading } from "./firmware/acpi/machine-parts.ts";
+export { decodeBlob, encodeBlob } from "./firmware/devicetree/blob.ts";
+export type { DevicetreeBlob } from "./firmware/devicetree/blob-format.ts";
+export { flatten } from "./firmware/devicetree/blob-write.ts";
+export { buildDevicetree } from "./firmware/devicetree/build.ts";
+export { type DevicetreeReading, readDevicetree } from "./firmware/devicetree/reader.ts";
+export { writeSource } from "./firmware/devicetree/source.ts";
+export { type EndpointView, type GuestView, guestView } from "./firmware/guest-view/guest-view.ts";
+export {
+  bootOrder,
+  type GuestDescription,
+  type GuestPlatform,
+  platforms,
+} from "./firmware/guest-view/platform.ts";
 export type { TableFinding } from "./firmware/table-finding.ts";
 export { encodeItem, type Structure } from "./firmware/table-item.ts";
 export { DomainType, IommuDomain } from "./iommu/domain.ts";

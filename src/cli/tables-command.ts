@@ -34,7 +34,7 @@ const buildVerb = buildCommand<BuildFlags, [string], CliContext>({
         kind: "parsed",
         parse: asText,
         brief:
-          "What to write: viot, iort, dmar, ivrs, srat, slit, mcfg, dtb, dts, builtin, cmdline",
+          "What to write: viot, iort, dmar, ivrs, srat, slit, mcfg, dtb, dts, builtin, builtin-v2, builtin-v3, cmdline",
         placeholder: "KIND",
       },
       output: {
