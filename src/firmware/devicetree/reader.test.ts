@@ -139,6 +139,25 @@ describe("an iommu-map", () => {
     );
   });
 
+  it("after too many ranges of ids is left out, and said so", () => {
+    const bridge = (index: number) =>
+      dtNode(`p${index}`, {
+        device_type: strings("pci"),
+        "iommu-map": cells(0, 1, 0, 0x1_0000),
+        "iommu-map-mask": cells(0xfff8),
+      });
+    const iommu = dtNode("i", {
+      compatible: strings("virtio,mmio"),
+      phandle: cells(1),
+      "#iommu-cells": cells(1),
+    });
+    const reading = readDevicetree(
+      dtNode("", {}, [iommu, ...Array.from({ length: 9 }, (_, index) => bridge(index))]),
+    );
+    expect(reading.machine.iommus[0]!.translates).toHaveLength(2 ** 18);
+    expect(codes(reading)).toContain("devicetree/too-many-ranges");
+  });
+
   it.each([
     ["of 12 bytes is refused", cells(0, 1, 2), "devicetree/iommu-map-length"],
     ["to a phandle of nobody is without effect", cells(0, 0x77, 0, 1), "devicetree/iommu-dangling"],

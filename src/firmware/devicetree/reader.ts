@@ -164,6 +164,15 @@ class DevicetreeReader {
   #addMap(place: DtPlace, segment: number, firstRid: number, lastRid: number): void {
     const map = propertyOf(place.node, "iommu-map");
     if (map === null) return;
+    if (this.#ranges > RANGES_MAX) {
+      this.#findings.add({
+        code: "devicetree/too-many-ranges",
+        severity: "warning",
+        at: map.at,
+        message: `More than ${RANGES_MAX} ranges of ids stand before it; this map is left out`,
+      });
+      return;
+    }
     const mask = cellOf(place.node, "iommu-map-mask") ?? 0xffff_ffff;
     const entries = readEntries(map, mask, this.#findings);
     for (const { phandle, range } of mappedRanges(entries, mask, segment, firstRid, lastRid)) {
