@@ -9,6 +9,7 @@
  * Speed: see bench/virtqueue.bench.ts.
  */
 import { assert } from "../errors.ts";
+import type { DeviceMemory, SegmentCollector } from "./device-memory.ts";
 import {
   CHUNK_BYTES,
   CHUNK_SHIFT,
@@ -63,7 +64,8 @@ export function addressOfHalves(low: number, high: number): number {
 }
 
 /** Guest-physical memory: a sorted list of regions. */
-export class GuestMemory {
+export class GuestMemory implements DeviceMemory {
+  readonly isTranslated = false;
   /**
    * Changes whenever a {@link MemoryView} handed out before may no longer show memory: holders of
    * one compare it before use and fetch a new view.
@@ -317,6 +319,41 @@ export class GuestMemory {
     const view = this.locateHalves(low, high, length, true);
     if (view === null) return this.copyIn(addressOfHalves(low, high), source, sourceAt, length);
     copyBetween(source, sourceAt, view, this.at, length);
+    return true;
+  }
+
+  /**
+   * Appends the pieces of a range to a list, for a transfer without a copy.
+   *
+   * @param forWrite - allocates sparse chunks that were never written
+   * @returns false when any byte is outside memory, or sparse memory is used up; the list is as it
+   *   was then
+   */
+  collect(
+    low: number,
+    high: number,
+    length: number,
+    forWrite: boolean,
+    into: SegmentCollector,
+  ): boolean {
+    const view = this.locateHalves(low, high, length, forWrite);
+    if (view !== null) {
+      into.add(view, this.at, length);
+      return true;
+    }
+    const address = addressOfHalves(low, high);
+    if (!this.contains(address, length)) return false;
+    const before = into.bytes;
+    for (let done = 0; done < length; ) {
+      const count = this.#pieceAt(address + done, length - done);
+      const piece = this.locate(address + done, count, forWrite);
+      if (piece === null) {
+        into.truncate(before);
+        return false;
+      }
+      into.add(piece, this.at, count);
+      done += count;
+    }
     return true;
   }
 
