@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { AssertionError } from "../errors.ts";
 import { Replacement } from "./replacement.ts";
@@ -20,6 +21,43 @@ describe("Replacement", () => {
     state.filled(2);
     expect(state.victim(0)).toBe(0);
   });
+
+  it.each(["lru", "fifo"] as const)(
+    "%s of 40 ways gives up what a plain list has first",
+    (name) => {
+      const act = fc.record({
+        kind: fc.constantFrom("use", "fill", "hold", "release"),
+        slot: fc.nat(79),
+      });
+      const check = fc.property(fc.array(act, { maxLength: 200 }), (acts) => {
+        const state = new Replacement(name, 2, 40, 0);
+        const order = [0, 1].map((set) => Array.from({ length: 40 }, (_, way) => set * 40 + way));
+        const held = new Set<number>();
+        for (const { kind, slot } of acts) {
+          const list = order[Math.floor(slot / 40)]!;
+          const takeOut = () => list.splice(list.indexOf(slot), 1);
+          if (kind === "release") {
+            if (!held.delete(slot)) continue;
+            state.release(slot);
+            list.push(slot);
+          } else if (!held.has(slot)) {
+            if (kind === "use") state.touch(slot);
+            if (kind === "fill") state.filled(slot);
+            if (kind === "hold") state.hold(slot);
+            if (kind === "hold") held.add(slot);
+            if (kind === "use" && name === "fifo") continue;
+            takeOut();
+            if (kind !== "hold") list.push(slot);
+          }
+          for (const set of [0, 1]) {
+            const [oldest] = order[set]!;
+            if (oldest !== undefined) expect(state.victim(set)).toBe(oldest);
+          }
+        }
+      });
+      fc.assert(check, { seed: 7, numRuns: 100 });
+    },
+  );
 
   it("PLRU follows the tree away from the slots used last", () => {
     const state = new Replacement("plru", 1, 4, 0);

@@ -9,6 +9,7 @@
 import { assert, unreachable } from "../errors.ts";
 import { Random } from "../random.ts";
 import { isPowerOfTwo } from "../units.ts";
+import { RecencyList } from "./recency-list.ts";
 
 /** Name of a policy. */
 export type ReplacementPolicy = "lru" | "plru" | "fifo" | "random";
@@ -20,6 +21,8 @@ const RANDOM = 3;
 
 /** Tree pseudo-LRU keeps its bits of a set in one word. */
 const PLRU_WAYS_MAX = 32;
+/** With more ways, what is oldest is not searched for but kept in a list. */
+export const SEARCHED_WAYS_MAX = 16;
 
 function codeOf(policy: ReplacementPolicy): number {
   switch (policy) {
@@ -42,6 +45,8 @@ export class Replacement {
   readonly #ways: number;
   /** LRU: time of the last use; FIFO: time of the fill. */
   readonly #stamps: Float64Array;
+  /** The same order as a list, for many ways. */
+  readonly #list: RecencyList | null;
   /** PLRU: bit n of a set's word is inner node n of its tree, 1 = the right half is older. */
   readonly #trees: Uint32Array;
   readonly #random: Random;
@@ -54,7 +59,10 @@ export class Replacement {
       assert(isPowerOfTwo(ways) && ways <= PLRU_WAYS_MAX, "plru takes 1, 2, 4, … 32 ways");
     }
     this.#ways = ways;
-    this.#stamps = new Float64Array(this.#code === LRU || this.#code === FIFO ? sets * ways : 0);
+    const isByAge = this.#code === LRU || this.#code === FIFO;
+    const hasList = isByAge && ways > SEARCHED_WAYS_MAX;
+    this.#list = hasList ? new RecencyList(sets, ways) : null;
+    this.#stamps = new Float64Array(isByAge && !hasList ? sets * ways : 0);
     this.#trees = new Uint32Array(this.#code === PLRU ? sets : 0);
     this.#random = new Random(seed);
   }
@@ -62,8 +70,7 @@ export class Replacement {
   /** Notes that a slot was used. */
   touch(slot: number): void {
     if (this.#code === LRU) {
-      this.#time += 1;
-      this.#stamps[slot] = this.#time;
+      this.#note(slot);
     } else if (this.#code === PLRU) {
       this.#pointAway(slot);
     }
@@ -72,8 +79,7 @@ export class Replacement {
   /** Notes that a slot received a new entry. */
   filled(slot: number): void {
     if (this.#code === FIFO) {
-      this.#time += 1;
-      this.#stamps[slot] = this.#time;
+      this.#note(slot);
     } else {
       this.touch(slot);
     }
@@ -84,12 +90,34 @@ export class Replacement {
     const first = set * this.#ways;
     if (this.#code === RANDOM) return first + this.#random.below(this.#ways);
     if (this.#code === PLRU) return first + this.#oldestHalf(set);
+    if (this.#list !== null) return this.#list.oldest(set);
     const stamps = this.#stamps;
     let oldest = first;
     for (let slot = first + 1; slot < first + this.#ways; slot += 1) {
       if (stamps[slot]! < stamps[oldest]!) oldest = slot;
     }
     return oldest;
+  }
+
+  /** Keeps a slot from being a victim by age, until {@link release}. */
+  hold(slot: number): void {
+    if (this.#list !== null) this.#list.remove(slot);
+    else if (this.#stamps.length > 0) this.#stamps[slot] = Number.POSITIVE_INFINITY;
+  }
+
+  /** Ends {@link hold}; the slot is empty. */
+  release(slot: number): void {
+    if (this.#list !== null) this.#list.add(slot);
+    else if (this.#stamps.length > 0) this.#stamps[slot] = 0;
+  }
+
+  #note(slot: number): void {
+    if (this.#list !== null) {
+      this.#list.touch(slot);
+      return;
+    }
+    this.#time += 1;
+    this.#stamps[slot] = this.#time;
   }
 
   /** Makes every node on the path to a slot point to the other half. */

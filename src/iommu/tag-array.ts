@@ -4,14 +4,16 @@
  *
  * IOTLB, paging-structure cache and ATS cache are this array with different values in it. Blocks of
  * several sizes live side by side, so a search asks for one size at a time. An entry is named by
- * its slot (`set * ways + way`), which stays its own until it is displaced or invalidated.
+ * its slot (`set * ways + way`), which stays its own until it is displaced or invalidated. A slot can
+ * be held for something else meanwhile: then it has no entry, takes none and is no victim.
  *
  * Source of what an entry is tagged with: Intel VT-d specification, 6.2.1 "Tagging of Cached
  * Translations". Budget: 15 ns a search in 8 ways, no allocation (bench/iotlb.bench.ts).
  */
 import { assert } from "../errors.ts";
 import { isPowerOfTwo } from "../units.ts";
-import { Replacement, type ReplacementPolicy } from "./replacement.ts";
+import { Replacement, type ReplacementPolicy, SEARCHED_WAYS_MAX } from "./replacement.ts";
+import { FreeWays, TagIndex } from "./tag-index.ts";
 
 /** Size and policy of a cache. */
 export interface CacheGeometry {
@@ -35,6 +37,8 @@ export const FRAMES_OF_SHIFT = Float64Array.from({ length: 64 }, (_, shift) => 2
 
 const SLOTS_MAX = 2 ** 20;
 const EMPTY = -1;
+/** Of a slot that is held: not empty, and no block's. */
+const HELD = -2;
 
 /** Set-associative array of tagged, aligned address blocks. */
 export class TagArray {
@@ -44,6 +48,10 @@ export class TagArray {
   evicted = false;
   readonly #setMask: number;
   readonly #replacement: Replacement;
+  /** Where entries and free ways are of sets with many ways; null where a search is faster. */
+  readonly #index: TagIndex | null;
+  readonly #free: FreeWays | null;
+  readonly #heldOf: Int32Array;
   /** Number of the block an entry stands for, counted in blocks of its size; −1 = empty. */
   readonly #blocks: Float64Array;
   readonly #domains: Int32Array;
@@ -71,6 +79,11 @@ export class TagArray {
     this.#kinds = new Int32Array(this.slotCount);
     this.#values = new Float64Array(this.slotCount);
     this.#rights = new Uint8Array(this.slotCount);
+    this.#heldOf = new Int32Array(sets);
+    const isLarge = ways > SEARCHED_WAYS_MAX;
+    const columns = { blocks: this.#blocks, domains: this.#domains, kinds: this.#kinds };
+    this.#index = isLarge ? new TagIndex(columns) : null;
+    this.#free = isLarge ? new FreeWays(sets, ways) : null;
   }
 
   /** Entries in use. */
@@ -99,6 +112,7 @@ export class TagArray {
   /** Searches like {@link find}, without an effect on replacement. */
   peek(domainId: number, pasid: number, blockShift: number, block: number): number {
     const kind = ((pasid + 1) << 6) | blockShift;
+    if (this.#index !== null) return this.#index.find(domainId | 0, kind, block);
     const blocks = this.#blocks;
     // The 32-bit operator keeps the low bits of the block number exactly; more is not asked of it.
     let slot = (block & this.#setMask) * this.ways;
@@ -114,7 +128,8 @@ export class TagArray {
    *
    * @param value - any number up to 2^53
    * @param rights - 0 … 255
-   * @returns its slot; {@link evicted} tells whether another entry gave way
+   * @returns its slot, −1 when all of its set are held; {@link evicted} tells whether another entry
+   *   gave way
    */
   insert(
     domainId: number,
@@ -126,23 +141,15 @@ export class TagArray {
   ): number {
     this.evicted = false;
     const kind = ((pasid + 1) << 6) | blockShift;
-    const set = block & this.#setMask;
-    const first = set * this.ways;
-    let slot = -1;
-    let free = -1;
-    for (let way = first; way < first + this.ways; way += 1) {
-      const there = this.#blocks[way]!;
-      if (there === EMPTY) {
-        if (free < 0) free = way;
-      } else if (there === block && this.#domains[way] === (domainId | 0)) {
-        if (this.#kinds[way] === kind) slot = way;
-      }
-    }
+    let slot = this.peek(domainId, pasid, blockShift, block);
     if (slot < 0) {
-      slot = free >= 0 ? free : this.#displace(set);
+      slot = this.#room(block & this.#setMask);
+      if (slot < 0) return -1;
       this.#blocks[slot] = block;
       this.#domains[slot] = domainId | 0;
       this.#kinds[slot] = kind;
+      this.#free?.take(slot);
+      this.#index?.add(slot);
       this.#noteLive(blockShift);
     }
     this.#values[slot] = value;
@@ -153,7 +160,7 @@ export class TagArray {
 
   /** Whether a slot holds an entry. */
   isLive(slot: number): boolean {
-    return this.#blocks[slot] !== EMPTY;
+    return this.#blocks[slot]! >= 0;
   }
 
   /** Value of the entry in a slot. */
@@ -186,8 +193,36 @@ export class TagArray {
     return (this.#kinds[slot]! >> 6) - 1;
   }
 
+  /**
+   * Takes a slot of a block's set for something else; an entry gives way if none is free.
+   *
+   * @returns the slot, until {@link release}; −1 when all of the set are held
+   */
+  hold(block: number): number {
+    this.evicted = false;
+    const set = block & this.#setMask;
+    const slot = this.#room(set);
+    if (slot < 0) return -1;
+    this.#blocks[slot] = HELD;
+    this.#heldOf[set]! += 1;
+    this.#free?.take(slot);
+    this.#replacement.hold(slot);
+    return slot;
+  }
+
+  /** Gives back a slot that was held. */
+  release(slot: number): void {
+    assert(this.#blocks[slot] === HELD, "a slot that is released was held");
+    this.#blocks[slot] = EMPTY;
+    this.#heldOf[(slot / this.ways) | 0]! -= 1;
+    this.#free?.free(slot);
+    this.#replacement.release(slot);
+  }
+
   /** Empties a slot that holds an entry. */
   removeAt(slot: number): void {
+    this.#index?.remove(slot);
+    this.#free?.free(slot);
     this.#blocks[slot] = EMPTY;
     this.#live -= 1;
     this.#liveOf[this.#kinds[slot]! & 63]! -= 1;
@@ -230,14 +265,36 @@ export class TagArray {
   /** Removes every entry. @returns how many there were */
   clear(): number {
     const removed = this.#live;
-    this.#blocks.fill(EMPTY);
+    for (let slot = 0; slot < this.slotCount; slot += 1) {
+      if (this.#blocks[slot]! < 0) continue;
+      this.#blocks[slot] = EMPTY;
+      this.#free?.free(slot);
+    }
+    this.#index?.clear();
     this.#liveOf.fill(0);
     this.#live = 0;
     return removed;
   }
 
+  /** An empty slot of a set, or one whose entry gives way; −1 when all are held. */
+  #room(set: number): number {
+    if (this.#free !== null) {
+      const slot = this.#free.lowest(set);
+      if (slot >= 0) return slot;
+    } else {
+      const first = set * this.ways;
+      for (let slot = first; slot < first + this.ways; slot += 1) {
+        if (this.#blocks[slot] === EMPTY) return slot;
+      }
+    }
+    return this.#heldOf[set] === this.ways ? -1 : this.#displace(set);
+  }
+
   #displace(set: number): number {
-    const slot = this.#replacement.victim(set);
+    let slot = this.#replacement.victim(set);
+    // A policy that does not go by age may name one that is held: then it is the next one.
+    const last = (set + 1) * this.ways - 1;
+    while (this.#blocks[slot] === HELD) slot = slot === last ? set * this.ways : slot + 1;
     this.removeAt(slot);
     this.evicted = true;
     return slot;
@@ -255,7 +312,7 @@ export class TagArray {
     const before = this.#live;
     for (let slot = 0; slot < this.slotCount; slot += 1) {
       const block = this.#blocks[slot]!;
-      if (block === EMPTY || this.#domains[slot] !== (domainId | 0)) continue;
+      if (block < 0 || this.#domains[slot] !== (domainId | 0)) continue;
       const kind = this.#kinds[slot]!;
       if (pasid !== ANY_PASID && kind >> 6 !== pasid + 1) continue;
       const frames = FRAMES_OF_SHIFT[kind & 63]!;
