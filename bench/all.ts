@@ -13,6 +13,7 @@ import { benchmarks as pinning } from "./pinning.bench.ts";
 import { benchmarks as recording } from "./recording.bench.ts";
 import { benchmarks as replay } from "./replay.bench.ts";
 import { benchmarks as sim } from "./sim.bench.ts";
+import { benchmarks as timedTranslation } from "./timed-translation.bench.ts";
 import { benchmarks as type1 } from "./type1.bench.ts";
 import { benchmarks as vfioAttach } from "./vfio-attach.bench.ts";
 import { benchmarks as vfioRecording } from "./vfio-recording.bench.ts";
@@ -32,6 +33,7 @@ export const benchmarks: readonly Benchmark[] = [
   ...recording,
   ...replay,
   ...sim,
+  ...timedTranslation,
   ...type1,
   ...vfioAttach,
   ...vfioRecording,

@@ -81,6 +81,11 @@ export class Engine {
     this.#heap.push(time, handler, a, b);
   }
 
+  /** Runs a handler now, as part of the event at hand. */
+  call(handler: number, a = 0, b = 0): void {
+    this.#handlers[handler]!(a, b);
+  }
+
   /** Ends the run that is going on, after the event at hand. */
   stop(): void {
     this.#isStopped = true;

@@ -52,16 +52,20 @@ export class Link {
     return arrival;
   }
 
-  /** Takes the link for bytes as {@link send} does, without an event. @returns when they arrive */
-  reserve(bytes: number): number {
-    const { now } = this.#engine;
-    const start = Math.max(this.#freeAt, now);
+  /**
+   * Takes the link for bytes as {@link send} does, without an event.
+   *
+   * @param from - when they come to the link; no call may name an earlier time than one before it
+   * @returns when they arrive
+   */
+  reserve(bytes: number, from: number = this.#engine.now): number {
+    const start = Math.max(this.#freeAt, from);
     const duration = Math.ceil(bytes * this.#psPerByte);
     this.#freeAt = start + duration;
     this.#transfers += 1;
     this.#bytes += bytes;
     this.#busyTime += duration;
-    this.#waitTime += start - now;
+    this.#waitTime += start - from;
     return start + duration + this.latency;
   }
 

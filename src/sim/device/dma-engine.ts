@@ -21,8 +21,10 @@ export interface DmaEngineSpeed {
   readonly gap: number;
   readonly up: LinkSpeed;
   readonly down: LinkSpeed;
-  /** Bytes of one access. */
+  /** Bytes of one request, all in a page. */
   readonly bytes: number;
+  /** Bytes of a packet, each of which is translated; without it a request is one packet. */
+  readonly payload?: number;
 }
 
 /** What a device does. */
@@ -36,15 +38,21 @@ export interface DmaEngineOptions extends DmaEngineSpeed {
   readonly limit?: number;
   /** The frame of the next access. */
   next(): number;
-  /** What memory takes for the access, picoseconds. */
-  memory(): number;
-  /** An access is done. @param time - since it was issued, picoseconds */
-  done(time: number): void;
+  /** What memory takes for a read, picoseconds: always the same, or one by one. */
+  readonly memory: number | (() => number);
+  /**
+   * A request is done, or was refused.
+   *
+   * @param time - since it was issued, picoseconds
+   */
+  done(time: number, isRefused: boolean): void;
 }
 
 /** Framing, sequence number, header with 64-bit address and LCRC of a request; of a completion. */
 const REQUEST_BYTES = 24;
 const COMPLETION_BYTES = 20;
+
+const VARIES = -1;
 
 /** The device. */
 export class DmaEngine {
@@ -54,9 +62,14 @@ export class DmaEngine {
   readonly #issued: Float64Array;
   readonly #accesses: Int32Array;
   readonly #answered: Uint8Array;
-  readonly #sent: number;
+  /** Packets of a request, and its bytes on the way up. */
+  readonly #packets: number;
+  readonly #sentBytes: number;
+  readonly #refused: Uint8Array;
   readonly #arrived: number;
   readonly #translated: number;
+  readonly #answerBytes: number;
+  readonly #memoryTime: number;
   readonly #read: number;
   readonly #answer: number;
   #nextIssue = 0;
@@ -65,8 +78,9 @@ export class DmaEngine {
   #tail = 0;
 
   constructor(options: DmaEngineOptions) {
-    const { engine, inFlight, up, down, isWrite } = options;
+    const { engine, inFlight, up, down, isWrite, bytes, payload = bytes } = options;
     assert(inFlight >= 1, "a device has at least one request in flight");
+    assert(payload > 0, "a packet carries something");
     this.#options = options;
     this.#left = options.limit ?? Number.POSITIVE_INFINITY;
     this.#up = new Link(engine, up);
@@ -74,18 +88,17 @@ export class DmaEngine {
     this.#issued = new Float64Array(inFlight);
     this.#accesses = new Int32Array(inFlight);
     this.#answered = new Uint8Array(inFlight);
-    const sentBytes = REQUEST_BYTES + (isWrite ? options.bytes : 0);
-    this.#sent = engine.define((slot) => {
-      this.#issued[slot] = engine.now;
-      this.#up.send(sentBytes, this.#arrived, slot);
-    });
+    this.#refused = new Uint8Array(inFlight);
+    this.#packets = Math.ceil(bytes / payload);
+    this.#sentBytes = this.#packets * REQUEST_BYTES + (isWrite ? bytes : 0);
     this.#arrived = engine.define((slot) => this.#arrive(slot));
-    this.#translated = engine.define((slot) => {
-      if (isWrite) this.#end(slot);
-      else engine.after(options.memory(), this.#read, slot);
+    this.#answerBytes = this.#packets * COMPLETION_BYTES + bytes;
+    this.#memoryTime = typeof options.memory === "number" ? options.memory : VARIES;
+    this.#translated = engine.define((slot, isRefused) => this.#goOn(slot, isRefused));
+    this.#read = engine.define((slot) => {
+      const isRefused = this.#refused[slot] === 1;
+      this.#down.send(isRefused ? COMPLETION_BYTES : this.#answerBytes, this.#answer, slot);
     });
-    const answerBytes = COMPLETION_BYTES + options.bytes;
-    this.#read = engine.define((slot) => this.#down.send(answerBytes, this.#answer, slot));
     this.#answer = engine.define((slot) => this.#end(slot));
   }
 
@@ -106,26 +119,53 @@ export class DmaEngine {
     const time = Math.max(engine.now, this.#nextIssue);
     this.#nextIssue = time + gap;
     const slot = this.#tail;
-    this.#tail = (slot + 1) % inFlight;
-    engine.at(time, this.#sent, slot);
+    this.#tail = slot + 1 === inFlight ? 0 : slot + 1;
+    this.#issued[slot] = time;
+    // Nobody else uses this direction of the link, and requests are issued in order.
+    engine.at(this.#up.reserve(this.#sentBytes, time), this.#arrived, slot);
   }
 
   #arrive(slot: number): void {
-    const { engine, unit, rid, isWrite, next } = this.#options;
+    const { unit, rid, isWrite, next } = this.#options;
     const pfn = next();
-    if (unit === null) engine.after(0, this.#translated, slot);
-    else this.#accesses[slot] = unit.access(rid, pfn, !isWrite, this.#translated, slot);
+    if (unit === null) {
+      this.#goOn(slot, 0);
+      return;
+    }
+    const packets = this.#packets;
+    this.#accesses[slot] = unit.begin(rid, pfn, isWrite, this.#translated, slot, packets);
+    const { hitTime } = unit;
+    if (hitTime === 0) this.#goOn(slot, 0);
+    else if (hitTime > 0) this.#options.engine.after(hitTime, this.#translated, slot);
+  }
+
+  /** Behind the IOMMU. */
+  #goOn(slot: number, isRefused: number): void {
+    const { engine, isWrite, memory } = this.#options;
+    this.#refused[slot] = isRefused;
+    const memoryTime = this.#memoryTime;
+    if (isWrite) {
+      this.#end(slot);
+    } else if (memoryTime !== VARIES && isRefused === 0) {
+      // What takes the same time comes to the link in the order of now.
+      const arrival = this.#down.reserve(this.#answerBytes, engine.now + memoryTime);
+      engine.at(arrival, this.#answer, slot);
+    } else {
+      const time = typeof memory === "number" ? memory : memory();
+      engine.after(isRefused === 1 ? 0 : time, this.#read, slot);
+    }
   }
 
   /** Requests end in the order of their issue: one that is ready waits for those before it. */
   #end(ready: number): void {
     const { engine, unit, inFlight, isWrite, done } = this.#options;
-    this.#answered[ready] = 1;
-    for (let slot = this.#head; this.#answered[slot] === 1; slot = this.#head) {
-      this.#answered[slot] = 0;
-      this.#head = (slot + 1) % inFlight;
+    const answered = this.#answered;
+    answered[ready] = 1;
+    for (let slot = this.#head; answered[slot] === 1; slot = this.#head) {
+      answered[slot] = 0;
+      this.#head = slot + 1 === inFlight ? 0 : slot + 1;
       if (unit !== null && !isWrite) unit.release(this.#accesses[slot]!);
-      done(engine.now - this.#issued[slot]!);
+      done(engine.now - this.#issued[slot]!, this.#refused[slot] === 1);
       this.#issue();
     }
   }

@@ -37,6 +37,13 @@ export class WalkBill implements Meter {
     this.remoteCount += amount;
   }
 
+  /** A step of amount 1 at the worker's own node, so many times. */
+  repeat(step: number, times: number): void {
+    const prices = this.#prices;
+    this.#counts[step]! += times;
+    this.time += (prices.eachPs[step]! + Math.round(prices.unitPs[step]!)) * times;
+  }
+
   /** Starts a new sum. @param node - of who works */
   begin(node: number): void {
     this.node = node;

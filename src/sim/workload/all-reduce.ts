@@ -114,7 +114,7 @@ export function runAllReduce(run: AllReduceRun): AllReduceResult {
         bytes,
         limit,
         next: () => RAM_PFN + random.below(machine.pages),
-        memory: () => memoryTime,
+        memory: memoryTime,
         done: () => {},
       });
       device.start();

@@ -104,11 +104,11 @@ export function runWindow(run: WindowRun): WindowResult {
     down: machine.down,
     bytes: BYTES,
     next: () => BASE_PFN + random.below(pages),
-    memory: () => {
-      // Random accesses find a cache as full of the window as it can be.
-      const isCached = warmLines > 0 && random.below(lines) < warmLines;
-      return isCached ? machine.cacheTime : machine.memoryTime;
-    },
+    // Random accesses find a cache as full of the window as it can be.
+    memory:
+      warmLines === 0
+        ? machine.memoryTime
+        : () => (random.below(lines) < warmLines ? machine.cacheTime : machine.memoryTime),
     done: (time) => {
       const index = Math.floor(completed / batch);
       latencies[index]! += time / batch;
