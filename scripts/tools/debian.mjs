@@ -36,8 +36,12 @@ function mirror() {
   return line.split(" ")[0];
 }
 
-/** Sets up apt's private folders in `root`; returns its environment. */
-export function privateApt(root) {
+/**
+ * Sets up apt's private folders in `root`; returns its environment.
+ *
+ * @param foreign - architectures whose packages are wanted besides
+ */
+export function privateApt(root, foreign = []) {
   for (const folder of ["state/lists/partial", "cache/archives/partial", "none"]) {
     mkdirSync(join(root, folder), { recursive: true });
   }
@@ -60,7 +64,9 @@ export function privateApt(root) {
     "Acquire::Languages": "none",
   };
   const text = Object.entries(settings).map(([name, value]) => `${name} "${value}";\n`);
-  writeFileSync(join(root, "apt.conf"), `#clear APT::Architectures;\n${text.join("")}`);
+  const all = ["amd64", ...foreign].map((name) => `"${name}"; `).join("");
+  const architectures = `#clear APT::Architectures;\nAPT::Architectures { ${all}};\n`;
+  writeFileSync(join(root, "apt.conf"), `${architectures}${text.join("")}`);
   return { root, env: { ...process.env, APT_CONFIG: join(root, "apt.conf"), LC_ALL: "C" } };
 }
 

@@ -8,11 +8,12 @@
 //
 //     --module NAME[:PARAMETERS]  load a module and what it depends on (repeat)
 //     --file GUEST=HOST           put a file into the guest (repeat)
-//     --append TEXT               kernel arguments behind `console=ttyS0 panic=-1`
+//     --append TEXT               kernel arguments behind `console=… panic=-1`
 //     --out DIR                   where to unpack what the guest left in /out
 //     --memory MIB, --cpus N      1024 and 1
 //     --accel NAME, --cpu NAME    QEMU's accelerator and processor: tcg (the same anywhere) and max
-//     --machine TEXT              behind `q35,`: further machine properties, e.g. kernel-irqchip=split
+//     --machine TEXT              behind `q35,` (or `virt,`): machine properties, e.g. kernel-irqchip=split
+//     --arch NAME                 amd64 (a q35) or arm64 (a virt, which describes itself by devicetree)
 //     --timeout SECONDS           180
 //     --kernel SERIES             7.2
 //     --console FILE              where to put the console's text instead of standard output
@@ -33,7 +34,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { fetchParts } from "./fetch.mjs";
 import { buildInitrd } from "./initrd.mjs";
-import { kernelSeries, qemuCommand, vmlinuz } from "./parts.mjs";
+import { isArm, kernelSeries, qemuCommand, vmlinuz } from "./parts.mjs";
 
 const timedOut = 124;
 const neverRan = 125;
@@ -58,8 +59,10 @@ function runQemu(command, timeoutSeconds, log) {
 
 /** The arguments of QEMU for a guest whose files lie in `folder`. */
 function guestCommand(parts, options, folder) {
-  const append = ["console=ttyS0 panic=-1 quiet", options.append].filter(Boolean).join(" ");
-  const machine = ["q35", options.machine].filter(Boolean).join(",");
+  const serial = isArm(parts) ? "ttyAMA0" : "ttyS0";
+  const append = [`console=${serial} panic=-1 quiet`, options.append].filter(Boolean).join(" ");
+  const board = isArm(parts) ? "virt,gic-version=3" : "q35";
+  const machine = [board, options.machine].filter(Boolean).join(",");
   return [
     ...qemuCommand(parts),
     ...["-accel", options.accel ?? "tcg", "-cpu", options.cpu ?? "max"],
@@ -90,7 +93,7 @@ function unpackOut(archive, out) {
  * @returns `{ status, console, qemuLog }`; what the guest left in /out lies in `options.out`
  */
 export async function boot(options) {
-  const parts = fetchParts(options.kernel ?? kernelSeries);
+  const parts = fetchParts(options.kernel ?? kernelSeries, false, options.arch);
   const folder = mkdtempSync(join(tmpdir(), "iommukit-vm-"));
   try {
     writeFileSync(join(folder, "initrd"), buildInitrd(parts, options));
@@ -125,10 +128,9 @@ function optionsOf(argv) {
       module: list,
       file: list,
       ...Object.fromEntries(
-        ["append", "out", "memory", "cpus", "cpu", "accel", "machine", "timeout"].map((name) => [
-          name,
-          text,
-        ]),
+        ["append", "out", "memory", "cpus", "cpu", "accel", "machine", "arch", "timeout"].map(
+          (name) => [name, text],
+        ),
       ),
       kernel: text,
       console: text,

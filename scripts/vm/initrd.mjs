@@ -99,12 +99,14 @@ function initScript(modules, parameters) {
   );
   return `#!/bin/sh
 export PATH=/bin:/usr/bin
-mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+/bin/busybox mount -t proc proc /proc; /bin/busybox --install -s /bin
+mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp; mkdir -p /out
 mount -t tracefs tracing /sys/kernel/tracing 2>/dev/null
 ${loads.join("\n")}
 /run.sh; echo $? > /out/status
-if [ -c /dev/ttyS1 ]; then stty -F /dev/ttyS1 raw -echo; tar -c -C /out . | gzip > /dev/ttyS1; fi
+port=/dev/ttyS1; [ -c /dev/ttyAMA1 ] && port=/dev/ttyAMA1
+if [ -c $port ]; then stty -F $port raw -echo; tar -c -C /out . | gzip > $port; fi
 sync; poweroff -f
 `;
 }
@@ -121,10 +123,7 @@ export function buildInitrd(parts, guest) {
     archive.folder(folder);
   }
   archive.file("bin/busybox", readFileSync(busybox(parts)));
-  const applets = spawnSync(busybox(parts), ["--list"], { encoding: "utf8" }).stdout.split("\n");
-  for (const applet of applets.filter((name) => name !== "" && name !== "busybox")) {
-    archive.link(`bin/${applet}`, "busybox");
-  }
+  archive.link("bin/sh", "busybox");
   const modules = resolveModules(parts, guest.modules ?? []);
   for (const { name, bytes } of modules) archive.file(`modules/${name}.ko`, bytes);
   for (const [path, content] of Object.entries(guest.files ?? {})) {

@@ -10,8 +10,8 @@ export function cacheFolder() {
 }
 
 /** The file that lists what was fetched last, for a kernel series such as `7.2`. */
-export function partsFile(series) {
-  return join(cacheFolder(), `parts-${series}.json`);
+export function partsFile(series, arch = "amd64") {
+  return join(cacheFolder(), `parts-${series}${arch === "amd64" ? "" : `-${arch}`}.json`);
 }
 
 /** The series that is used where none is named: the one the bundled recordings come from. */
@@ -21,9 +21,9 @@ export const kernelSeries = "7.2";
  * What was fetched: `{ qemu: folder, kernel: folder, release, busybox: folder, versions }`, or null
  * when something is missing.
  */
-export function readParts(series = kernelSeries) {
+export function readParts(series = kernelSeries, arch = "amd64") {
   try {
-    const parts = JSON.parse(readFileSync(partsFile(series), "utf8"));
+    const parts = JSON.parse(readFileSync(partsFile(series, arch), "utf8"));
     const needed = [qemuProgram(parts), vmlinuz(parts), modulesFolder(parts), busybox(parts)];
     return needed.every(existsSync) ? parts : null;
   } catch {
@@ -31,7 +31,10 @@ export function readParts(series = kernelSeries) {
   }
 }
 
-export const qemuProgram = (parts) => join(parts.qemu, "usr/bin/qemu-system-x86_64");
+/** Whether the guest is an Arm one; else it is an x86 one. */
+export const isArm = (parts) => parts.arch === "arm64";
+export const qemuProgram = (parts) =>
+  join(parts.qemu, "usr/bin", `qemu-system-${isArm(parts) ? "aarch64" : "x86_64"}`);
 export const busybox = (parts) => join(parts.busybox, "usr/bin/busybox");
 
 /** The kernel image, wherever this packaging puts it. */

@@ -53,8 +53,9 @@ export class ArchiveTree implements HostTree {
     return clean === undefined ? text : clean(text);
   }
 
-  bytes(path: string, max: number): Uint8Array | null {
-    return this.#file(path)?.subarray(0, max) ?? null;
+  bytes(path: string, max: number, clean?: (bytes: Uint8Array) => Uint8Array): Uint8Array | null {
+    const bytes = this.#file(path)?.subarray(0, max) ?? null;
+    return bytes === null || clean === undefined ? bytes : clean(bytes);
   }
 
   open(path: string): HostFile | null {

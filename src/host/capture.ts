@@ -39,7 +39,11 @@ export class CapturingTree implements HostTree {
 
   list(path: string): readonly string[] | null {
     const names = this.#tree.list(path);
-    if (names === null) return null;
+    if (names === null) {
+      // A name in a listing that is a file, and that nobody wants to read.
+      this.#directories.delete(path);
+      return null;
+    }
     this.#directories.add(path);
     for (const name of names) this.#directories.add(path === "/" ? `/${name}` : `${path}/${name}`);
     return names;
@@ -51,8 +55,8 @@ export class CapturingTree implements HostTree {
     return text;
   }
 
-  bytes(path: string, max: number): Uint8Array | null {
-    const bytes = this.#tree.bytes(path, max);
+  bytes(path: string, max: number, clean?: (bytes: Uint8Array) => Uint8Array): Uint8Array | null {
+    const bytes = this.#tree.bytes(path, max, clean);
     if (bytes !== null) this.#files.set(path, bytes);
     return bytes;
   }

@@ -62,9 +62,10 @@ export class DiskTree implements HostTree {
     return clean === undefined ? textOf(bytes) : clean(textOf(bytes));
   }
 
-  bytes(path: string, max: number): Uint8Array | null {
+  bytes(path: string, max: number, clean?: (bytes: Uint8Array) => Uint8Array): Uint8Array | null {
     const bytes = this.#read(path, max);
-    return bytes === null ? null : bytes.slice();
+    if (bytes === null) return null;
+    return clean === undefined ? bytes.slice() : clean(bytes);
   }
 
   open(path: string): HostFile | null {

@@ -1,5 +1,6 @@
 /**
- * Adds to a host what its ACPI tables say: proximity domains and memory, ranges of ids, regions.
+ * Adds to a host what its ACPI tables or its devicetree say: proximity domains and memory, ranges of
+ * ids, regions.
  *
  * What the kernel shows in sysfs stands: a unit is known by the kernel's name, and one that no
  * driver has taken is a finding and no part of the machine.
@@ -8,9 +9,11 @@
 import { StackError } from "../errors.ts";
 import { type DecodedTable, decodeTable, TABLE_BYTES_MAX } from "../firmware/acpi/decode.ts";
 import { readTables } from "../firmware/acpi/machine-parts.ts";
+import { readDevicetree } from "../firmware/devicetree/reader.ts";
 import type { TableFinding } from "../firmware/table-finding.ts";
-import type { HostBridge, Iommu, Machine, NumaNode } from "../topology/machine.ts";
+import type { HostBridge, Iommu, Machine, NumaNode, PlatformDevice } from "../topology/machine.ts";
 import { hex } from "../units.ts";
+import { BLOB, hostDevicetree, segmentsOfBridges } from "./devicetree.ts";
 import { type Finding, finding } from "./findings.ts";
 import type { HostTree } from "./tree.ts";
 
@@ -24,8 +27,35 @@ export interface HostReading {
   readonly findings: readonly Finding[];
 }
 
-/** Reads the tables of a host and merges them into what sysfs gave. */
+/** Reads the firmware's description of a host and merges it into what sysfs gave. */
 export function withFirmware(machine: Machine, tree: HostTree): HostReading {
+  return machine.firmware === "devicetree" ? withTree(machine, tree) : withTables(machine, tree);
+}
+
+function withTree(machine: Machine, tree: HostTree): HostReading {
+  try {
+    const root = hostDevicetree(tree);
+    if (root === null) return { machine, findings: [] };
+    const reading = readDevicetree(root, segmentsOfBridges(tree, machine));
+    const findings = reading.findings
+      .filter(({ severity }) => severity !== "note")
+      .map(({ message, effect, code }) =>
+        finding("firmware-table", {
+          message: `devicetree: ${message}`,
+          evidence: effect === undefined ? [code] : [code, effect],
+          next: `sudo iommukit tables check ${BLOB}`,
+        }),
+      );
+    findings.push(...unused(machine, reading.machine));
+    return { machine: merge(machine, reading.machine), findings };
+  } catch (error) {
+    if (!(error instanceof StackError)) throw error;
+    const message = `devicetree: ${error.message}`;
+    return { machine, findings: [finding("firmware-table", { message })] };
+  }
+}
+
+function withTables(machine: Machine, tree: HostTree): HostReading {
   const tables: DecodedTable[] = [];
   const findings: Finding[] = [];
   for (const signature of SIGNATURES) {
@@ -67,9 +97,24 @@ function merge(host: Machine, parts: Machine): Machine {
     nodes: host.nodes.length === 0 ? parts.nodes : host.nodes.map((one) => nodeWith(one, parts)),
     hostBridges: host.hostBridges.map((one) => bridgeWith(one, parts)),
     iommus: host.iommus.map((one) => unitWith(one, parts)),
+    platformDevices: platformWith(host.platformDevices, parts.platformDevices),
     firmwareRegions: parts.firmwareRegions,
     atsScopes: parts.atsScopes,
   };
+}
+
+/** Devices with what only firmware says: where their registers are, and what they are. */
+function platformWith(
+  devices: readonly PlatformDevice[],
+  described: readonly PlatformDevice[],
+): readonly PlatformDevice[] {
+  const byName = new Map(described.map((one) => [one.name, one]));
+  return devices.map((device) => {
+    const found = byName.get(device.name);
+    if (found === undefined) return device;
+    const { path, identity, registers, interrupts } = found;
+    return { ...device, path, identity, registers, interrupts, node: device.node ?? found.node };
+  });
 }
 
 function nodeWith(node: NumaNode, { nodes }: Machine): NumaNode {
@@ -93,7 +138,9 @@ function bridgeWith(bridge: HostBridge, { hostBridges }: Machine): HostBridge {
       segment === bridge.segment && firstBus <= bridge.firstBus && bridge.firstBus <= lastBus,
   );
   if (found === undefined) return bridge;
-  return { ...bridge, ecamBase: found.ecamBase, atsSupported: found.atsSupported };
+  const { ecamBase, atsSupported } = found;
+  const windows = bridge.windows.length === 0 ? found.windows : bridge.windows;
+  return { ...bridge, ecamBase, atsSupported, windows };
 }
 
 /** A unit as the tables describe it, under the kernel's name, with what only the kernel knows. */
@@ -115,6 +162,7 @@ function unitWith(unit: Iommu, { iommus }: Machine): Iommu {
 /** Whether the kernel's unit is the one of the tables. */
 function isSameUnit(unit: Iommu, described: Iommu): boolean {
   if (unit.kind !== described.kind) return false;
+  if (unit.kind === "other") return unit.name === described.name;
   if ("rid" in unit && "rid" in described) {
     return unit.segment === described.segment && unit.rid === described.rid;
   }

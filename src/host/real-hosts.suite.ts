@@ -5,6 +5,8 @@ import type { TarMember } from "./tar.ts";
 
 /** Names of the captures under `examples/hosts`. */
 export const realHosts = ["q35-2node-intel-iommu", "q35-2node-virtio-iommu"] as const;
+/** The same of Arm guests that a devicetree describes. */
+export const armHosts = ["virt-2node-smmuv3", "virt-2node-virtio-iommu"] as const;
 
 /** Where a capture lies. */
 export function capturePath(name: string): string {
@@ -12,7 +14,9 @@ export function capturePath(name: string): string {
 }
 
 /** A captured machine. */
-export function realHost(name: (typeof realHosts)[number]): ArchiveTree {
+export function realHost(
+  name: (typeof realHosts)[number] | (typeof armHosts)[number],
+): ArchiveTree {
   return archiveTree(readFileSync(capturePath(name)), name);
 }
 

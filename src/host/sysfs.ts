@@ -6,6 +6,7 @@
  */
 import { pciName } from "../iommu/pci-function.ts";
 import { EMPTY_MACHINE, type Machine, type PlatformDevice } from "../topology/machine.ts";
+import { hasDevicetree } from "./devicetree.ts";
 import { type HostReading, withFirmware } from "./firmware.ts";
 import { readKernel } from "./kernel-facts.ts";
 import { readGroups } from "./sysfs-groups.ts";
@@ -33,12 +34,12 @@ export function readHost(tree: HostTree): HostReading {
     .sort()
     .slice(0, PLATFORM_MAX)
     .map((name) => platformDevice(tree, name, groupOf.get(name), iommuOf.get(name)));
-  const isDevicetree = tree.list("/sys/firmware/acpi/tables") === null;
-  const hasTree = isDevicetree && tree.list("/sys/firmware/devicetree/base") !== null;
+  const hasTables = tree.list("/sys/firmware/acpi/tables") !== null;
+  const hasTree = !hasTables && hasDevicetree(tree);
   const recorded: Machine = {
     ...EMPTY_MACHINE,
     architecture,
-    firmware: hasTree ? "devicetree" : isDevicetree ? "none" : "acpi",
+    firmware: hasTables ? "acpi" : hasTree ? "devicetree" : "none",
     nodes,
     hostBridges,
     functions,

@@ -37,8 +37,8 @@ export interface HostTree {
    * @param clean - drops what a capture must not carry on; idempotent
    */
   text(path: string, clean?: (text: string) => string): string | null;
-  /** The first bytes of a file. */
-  bytes(path: string, max: number): Uint8Array | null;
+  /** The first bytes of a file. @param clean - as of `text` */
+  bytes(path: string, max: number, clean?: (bytes: Uint8Array) => Uint8Array): Uint8Array | null;
   open(path: string): HostFile | null;
   /** Where a symbolic link leads, as a path of the tree; null when it is no link. */
   link(path: string): string | null;

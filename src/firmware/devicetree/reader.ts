@@ -49,10 +49,16 @@ export interface DevicetreeReading {
   readonly findings: readonly TableFinding[];
 }
 
+/** Segments of host bridges by path, where a running kernel tells them. */
+export type KnownSegments = ReadonlyMap<string, number>;
+
 /** Reads a tree. Never throws. */
-export function readDevicetree(root: DtNode): DevicetreeReading {
+export function readDevicetree(
+  root: DtNode,
+  segments: KnownSegments = new Map(),
+): DevicetreeReading {
   const findings = new Findings("devicetree");
-  const machine = new DevicetreeReader(root, findings).read();
+  const machine = new DevicetreeReader(root, findings, segments).read();
   return { machine, findings: findings.list };
 }
 
@@ -79,12 +85,12 @@ class DevicetreeReader {
   readonly #places: readonly DtPlace[];
   readonly #iommus = new Map<DtNode, FoundIommu>();
   readonly #byPhandle = new Map<number, DtPlace>();
-  /** Host bridges with their numbers. */
+  /** Host bridges with their segments. */
   readonly #bridges = new Map<DtPlace, number>();
   readonly #belowPci = new Set<DtPlace>();
   #ranges = 0;
 
-  constructor(root: DtNode, findings: Findings) {
+  constructor(root: DtNode, findings: Findings, segments: KnownSegments) {
     this.#findings = findings;
     this.#places = placesOf(root);
     for (const place of this.#places) {
@@ -92,7 +98,8 @@ class DevicetreeReader {
       const isBelow = parent !== null && (this.#bridges.has(parent) || this.#belowPci.has(parent));
       if (isBelow) this.#belowPci.add(place);
       else if (this.#bridges.size < BRIDGES_MAX && isHostBridge(place.node)) {
-        this.#bridges.set(place, this.#bridges.size);
+        const named = cellOf(place.node, "linux,pci-domain") ?? segments.get(pathOf(place));
+        this.#bridges.set(place, (named ?? this.#bridges.size) & 0xffff);
       }
       const phandle = cellOf(place.node, "phandle") ?? cellOf(place.node, "linux,phandle");
       if (phandle !== null && !this.#byPhandle.has(phandle)) this.#byPhandle.set(phandle, place);
@@ -104,7 +111,8 @@ class DevicetreeReader {
     const hostBridges: HostBridge[] = [];
     const platformDevices: PlatformDevice[] = [];
     for (const place of this.#places) {
-      if (this.#bridges.has(place)) hostBridges.push(this.#hostBridge(place, hostBridges.length));
+      const segment = this.#bridges.get(place);
+      if (segment !== undefined) hostBridges.push(this.#hostBridge(place, segment));
       else if (this.#belowPci.has(place)) this.#checkBelowPci(place);
       else if (platformDevices.length < DEVICES_MAX) this.#addDevice(place, platformDevices);
     }
@@ -136,13 +144,12 @@ class DevicetreeReader {
     });
   }
 
-  #hostBridge(place: DtPlace, count: number): HostBridge {
+  #hostBridge(place: DtPlace, segment: number): HostBridge {
     const { node } = place;
     const buses = bytesOf(node, "bus-range");
     const [first, last] = buses === null ? [0, 0xff] : cellsOf(buses);
     const firstBus = Math.min(first ?? 0, 0xff);
     const lastBus = Math.min(Math.max(last ?? 0xff, firstBus), 0xff);
-    const segment = (cellOf(node, "linux,pci-domain") ?? count) & 0xffff;
     const ecam = registersOf(place)[0] ?? null;
     const isEcam = stringsOf(node, "compatible").includes("pci-host-ecam-generic");
     this.#addMap(place, segment, firstBus * 256, lastBus * 256 + 255);
@@ -324,13 +331,16 @@ class DevicetreeReader {
       const isCoherent = bytesOf(place.node, "dma-coherent") !== null;
       return { ...common, kind, name, registers, interrupts, isCoherent, translates: ranges };
     }
-    return { ...common, kind: "other", name: pathOf(place), translates: ranges };
+    // The kernel's name of a platform device, where it can have one.
+    const stem = place.node.name.replace(/@.*/, "");
+    const name = registers.start === 0n ? pathOf(place) : `${at.slice(2)}.${stem}`;
+    return { ...common, kind: "other", name, translates: ranges };
   }
 
   #segmentAbove(place: DtPlace): number {
     for (let at = place.parent; at !== null; at = at.parent) {
-      const index = this.#bridges.get(at);
-      if (index !== undefined) return (cellOf(at.node, "linux,pci-domain") ?? index) & 0xffff;
+      const segment = this.#bridges.get(at);
+      if (segment !== undefined) return segment;
     }
     return 0;
   }
