@@ -40,6 +40,10 @@ const X86_UNMAP_256_NS = 899;
 /** Nanoseconds of one more leaf written by the same call. */
 export const OLD_LEAF_NS = (VTD_MAP_256_NS - VTD_MAP_NS) / 255;
 const OLD_CLEARED_NS = (X86_UNMAP_256_NS - X86_UNMAP_NS) / 255;
+const X86_OLD_MAP_NS = 61;
+const X86_OLD_MAP_256_NS = 1360;
+/** The same where each leaf is a walk from the top: 256 leaves of the x86 format, old. */
+export const OLD_WALKED_LEAF_NS = (X86_OLD_MAP_256_NS - X86_OLD_MAP_NS) / 255;
 
 /** Mapping, in kernels before 6.19. */
 export const oldMapPrices: readonly Price[] = [

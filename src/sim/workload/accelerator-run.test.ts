@@ -46,7 +46,7 @@ describe("an accelerator that faults", () => {
   it("gains from mapping more at a fault, and from more accesses in flight", () => {
     const single = run({}).faultTime;
     expect(run({ premap: 512 }).faultTime).toBeLessThan(single / 2);
-    const narrow = { ...passedAccelerator, messageInFlight: 1, messages: 1 };
+    const narrow = { ...passedAccelerator, messages: 1 };
     expect(run({ machine: narrow }).faultTime).toBeGreaterThan(2 * single);
     // Counts do not depend on what is in flight.
     expect(run({ machine: narrow }).faults).toBe(1036);

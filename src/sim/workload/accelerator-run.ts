@@ -30,10 +30,10 @@ export interface AcceleratorMachine {
   readonly bytesPerSecond: number;
   /** From an access that stalls to its handler, whatever else is in flight, nanoseconds. */
   readonly reportNs: number;
-  /** Accesses in flight of one message. */
-  readonly messageInFlight: number;
   /** Messages in the device at once. */
   readonly messages: number;
+  /** Accesses in flight with one message in the device, and with more. */
+  readonly inFlight: { readonly alone: number; readonly together: number };
   /** First pages of what a set's queue takes, and how many pages each is, at least two. */
   readonly queue: readonly { readonly at: number; readonly pages: number }[];
 }
@@ -76,7 +76,7 @@ export function runAccelerator(run: AcceleratorRun): AcceleratorResult {
   const accelerator = createAccelerator({
     kind: machine.kind,
     premap,
-    inFlight: machine.messageInFlight * atOnce,
+    inFlight: atOnce === 1 ? machine.inFlight.alone : machine.inFlight.together,
     pages: SETS * SET_PAGES,
     meter: bill,
   });
