@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { SegmentCollector } from "./device-memory.ts";
 import { addressOfHalves, GuestMemory } from "./guest-memory.ts";
 import { newView } from "./memory-view.ts";
 
@@ -174,6 +175,32 @@ describe("access", () => {
     expect(memory.readU8(0x1000)).toBe(0x5a);
     expect(memory.sparseBytes).toBe(0);
   });
+});
+
+it("a read-only region is read and never written, not even in part", () => {
+  const buffer = new ArrayBuffer(0x2000);
+  const memory = new GuestMemory();
+  memory.addRegion({ start: 0x1000, bytes: 0x1000, backing: { buffer, byteOffset: 0 } });
+  const backing = { buffer, byteOffset: 0x1000 };
+  memory.addRegion({ start: 0x2000, bytes: 0x1000, backing, isReadOnly: true });
+  new Uint8Array(buffer).fill(0x5a);
+  for (let round = 0; round < 2; round += 1) {
+    expect(memory.readU32(0x2000)).toBe(0x5a5a_5a5a);
+    expect(memory.locate(0x2000, 4, true)).toBe(null);
+    expect(memory.window(0x2000, 4)).toBe(null);
+    expect(memory.window(0x2000, 4, false)?.u8[memory.at]).toBe(0x5a);
+    expect(memory.writeU8(0x2000, 1)).toBe(false);
+    expect(memory.writeU16(0x1fff, 1)).toBe(false);
+    expect(memory.writeU32(0x1ffd, 1)).toBe(false);
+    expect(memory.writeU64(0x1ffc, 1, 1)).toBe(false);
+    expect(memory.copyIn(0x1ff0, newView(0x20), 0, 0x20)).toBe(false);
+    const into = new SegmentCollector();
+    expect(memory.collect(0x1ff0, 0, 0x20, true, into)).toBe(false);
+    expect(memory.collect(0x1ff0, 0, 0x20, false, into)).toBe(true);
+    expect(into.bytes).toBe(0x20);
+  }
+  expect(new Uint8Array(buffer).every((byte) => byte === 0x5a)).toBe(true);
+  expect(memory.regions[1]?.isReadOnly).toBe(true);
 });
 
 it("a backed region of more than half a GiB has no seam", () => {

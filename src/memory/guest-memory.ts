@@ -14,11 +14,14 @@ import {
   CHUNK_BYTES,
   CHUNK_SHIFT,
   GuestRegion,
-  type RegionBacking,
+  type RegionInfo,
   SparseBudget,
   ZEROS,
 } from "./guest-region.ts";
 import { copyBetween, type MemoryView } from "./memory-view.ts";
+import { RegionList } from "./region-list.ts";
+
+export type { RegionInfo };
 
 const SPARSE_BYTES_DEFAULT = 2 ** 30;
 /** Views found last are remembered by address bits 16 … 23. */
@@ -38,16 +41,6 @@ export const WINDOW_BYTES_MAX = 2 ** 24;
 const TWO_32 = 2 ** 32;
 const ADDRESS_END = 2 ** 53;
 
-/** Where a region lies and what is behind it. */
-export interface RegionInfo {
-  /** First guest-physical byte; a multiple of 8. */
-  readonly start: number;
-  /** A multiple of 8, at least 8. */
-  readonly bytes: number;
-  /** Memory that exists already; sparse memory when absent. */
-  readonly backing?: RegionBacking;
-}
-
 /** What became of an {@link GuestMemory.addRegion}. */
 export type RegionResult = "added" | "misaligned" | "overlap" | "outside-address-space";
 
@@ -63,7 +56,7 @@ export function addressOfHalves(low: number, high: number): number {
   return top < 0x20_0000 ? top * TWO_32 + (low >>> 0) : -1;
 }
 
-/** Guest-physical memory: a sorted list of regions. */
+/** Guest-physical memory: regions by address. */
 export class GuestMemory implements DeviceMemory {
   readonly isTranslated = false;
   /**
@@ -73,7 +66,7 @@ export class GuestMemory implements DeviceMemory {
   generation = 0;
   /** Offset into the view that {@link locate} returned last. */
   at = 0;
-  readonly #regions: GuestRegion[] = [];
+  readonly #regions = new RegionList();
   readonly #budget: SparseBudget;
   #last: GuestRegion | null = null;
   readonly #recent = new Int32Array(RECENT_COUNT * Recent.WORDS).fill(-1);
@@ -94,10 +87,11 @@ export class GuestMemory implements DeviceMemory {
 
   /** The regions there are, by address. */
   get regions(): readonly RegionInfo[] {
-    return this.#regions.map((region) => ({
+    return this.#regions.all().map((region) => ({
       start: region.start,
       bytes: region.end - region.start,
       ...(region.backing === null ? {} : { backing: region.backing }),
+      ...(region.isReadOnly ? { isReadOnly: true } : {}),
     }));
   }
 
@@ -113,21 +107,17 @@ export class GuestMemory implements DeviceMemory {
       if (backing.byteOffset % 8 !== 0) return "misaligned";
       if (backing.byteOffset + bytes > backing.buffer.byteLength) return "outside-address-space";
     }
-    let index = 0;
-    while (index < this.#regions.length && this.#regions[index]!.end <= start) index += 1;
-    const next = this.#regions[index];
-    if (next !== undefined && next.start < end) return "overlap";
-    this.#regions.splice(index, 0, new GuestRegion(start, bytes, backing, this.#budget));
+    const region = new GuestRegion(info, this.#budget);
+    if (!this.#regions.insert(region)) return "overlap";
     this.#changed();
     return "added";
   }
 
   /** Takes the region that starts at `start` away. @returns false when there is none */
   removeRegion(start: number): boolean {
-    const index = this.#regions.findIndex((region) => region.start === start);
-    if (index < 0) return false;
-    this.#regions[index]!.dispose();
-    this.#regions.splice(index, 1);
+    const region = this.#regions.remove(start);
+    if (region === null) return false;
+    region.dispose();
     this.#last = null;
     this.#changed();
     return true;
@@ -135,15 +125,7 @@ export class GuestMemory implements DeviceMemory {
 
   /** Whether every byte of `[address, address + length)` is memory; a length of 0 always is. */
   contains(address: number, length: number): boolean {
-    if (length === 0) return true;
-    let from = address;
-    const end = address + length;
-    for (;;) {
-      const region = this.#regionAt(from);
-      if (region === null) return false;
-      if (region.end >= end) return true;
-      from = region.end;
-    }
+    return this.#reaches(address, length, false);
   }
 
   /**
@@ -181,10 +163,11 @@ export class GuestMemory implements DeviceMemory {
    * @param bytes - 1 … {@link WINDOW_BYTES_MAX}
    * @returns the view with {@link at} set, or null when the range is not memory of one region
    */
-  window(address: number, bytes: number): MemoryView | null {
+  window(address: number, bytes: number, forWrite = true): MemoryView | null {
     assert(bytes <= WINDOW_BYTES_MAX, "a window is bounded");
     const region = this.#regionAt(address);
     if (region === null || address + bytes > region.end) return null;
+    if (region.isReadOnly) return forWrite ? null : this.locate(address, bytes, false);
     if (region.backing === null) {
       const first = Math.floor((address - region.start) / CHUNK_BYTES);
       const last = Math.floor((address + bytes - 1 - region.start) / CHUNK_BYTES);
@@ -246,7 +229,7 @@ export class GuestMemory implements DeviceMemory {
       view.u16[this.at >> 1] = value;
       return true;
     }
-    if (!this.contains(address, 2)) return false;
+    if (!this.#reaches(address, 2, true)) return false;
     return this.writeU8(address, value & 0xff) && this.writeU8(address + 1, (value >>> 8) & 0xff);
   }
 
@@ -257,13 +240,13 @@ export class GuestMemory implements DeviceMemory {
       view.u32[this.at >> 2] = value;
       return true;
     }
-    if (!this.contains(address, 4)) return false;
+    if (!this.#reaches(address, 4, true)) return false;
     return this.writeU16(address, value & 0xffff) && this.writeU16(address + 2, value >>> 16);
   }
 
   /** Writes a 64-bit value given as halves. @returns false outside memory */
   writeU64(address: number, low: number, high: number): boolean {
-    if (!this.contains(address, 8)) return false;
+    if (!this.#reaches(address, 8, true)) return false;
     return this.writeU32(address, low) && this.writeU32(address + 4, high);
   }
 
@@ -342,7 +325,7 @@ export class GuestMemory implements DeviceMemory {
       return true;
     }
     const address = addressOfHalves(low, high);
-    if (!this.contains(address, length)) return false;
+    if (!this.#reaches(address, length, forWrite)) return false;
     const before = into.bytes;
     for (let done = 0; done < length; ) {
       const count = this.#pieceAt(address + done, length - done);
@@ -369,7 +352,7 @@ export class GuestMemory implements DeviceMemory {
   }
 
   #copyInPieces(address: number, source: MemoryView, sourceAt: number, length: number): boolean {
-    if (!this.contains(address, length)) return false;
+    if (!this.#reaches(address, length, true)) return false;
     for (let done = 0; done < length; ) {
       const count = this.#pieceAt(address + done, length - done);
       const piece = this.locate(address + done, count, true);
@@ -388,6 +371,7 @@ export class GuestMemory implements DeviceMemory {
   #locateAnew(address: number, length: number, forWrite: boolean): MemoryView | null {
     const region = this.#regionAt(address);
     if (region === null || address + length > region.end) return null;
+    if (forWrite && region.isReadOnly) return null;
     const offset = address - region.start;
     const index = Math.floor(offset / region.stride);
     const chunk = region.viewAt(index, forWrite);
@@ -396,7 +380,8 @@ export class GuestMemory implements DeviceMemory {
     const bytes = Math.min(chunk.u8.length, region.end - start);
     if (address - start + length > bytes) return null;
     this.at = address - start;
-    if (chunk === ZEROS) return chunk;
+    // What is remembered is found again for reading and writing alike.
+    if (chunk === ZEROS || region.isReadOnly) return chunk;
     const page = (address >>> 0) >>> CHUNK_SHIFT;
     const slot = page & (RECENT_COUNT - 1);
     const entry = slot * Recent.WORDS;
@@ -408,22 +393,26 @@ export class GuestMemory implements DeviceMemory {
     return chunk;
   }
 
+  /** Whether every byte of a range is memory, that may be written if that is asked for. */
+  #reaches(address: number, length: number, forWrite: boolean): boolean {
+    if (length === 0) return true;
+    let from = address;
+    const end = address + length;
+    for (;;) {
+      const region = this.#regionAt(from);
+      if (region === null || (forWrite && region.isReadOnly)) return false;
+      if (region.end >= end) return true;
+      from = region.end;
+    }
+  }
+
   /** The region that holds the byte, or null. */
   #regionAt(address: number): GuestRegion | null {
     const last = this.#last;
     if (last !== null && address >= last.start && address < last.end) return last;
-    let low = 0;
-    let high = this.#regions.length - 1;
-    while (low <= high) {
-      const middle = (low + high) >> 1;
-      const region = this.#regions[middle]!;
-      if (address >= region.end) low = middle + 1;
-      else if (address >= region.start) {
-        this.#last = region;
-        return region;
-      } else high = middle - 1;
-    }
-    return null;
+    const region = this.#regions.find(address);
+    if (region !== null) this.#last = region;
+    return region;
   }
 
   /** How many bytes from `address` on, `most` at most, lie in one view. The byte is memory. */

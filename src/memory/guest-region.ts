@@ -18,6 +18,18 @@ export interface RegionBacking {
   readonly byteOffset: number;
 }
 
+/** Where a region lies and what is behind it. */
+export interface RegionInfo {
+  /** First guest-physical byte; a multiple of 8. */
+  readonly start: number;
+  /** A multiple of 8, at least 8. */
+  readonly bytes: number;
+  /** Memory that exists already; sparse memory when absent. */
+  readonly backing?: RegionBacking;
+  /** Whether writes are refused, as by a ROM. */
+  readonly isReadOnly?: boolean;
+}
+
 /** What untouched sparse memory reads as. Never written. */
 export const ZEROS: MemoryView = newView(CHUNK_BYTES);
 
@@ -38,6 +50,9 @@ export class SparseBudget {
   }
 }
 
+/** Stands for the views of every region without any. Never written. */
+const NO_VIEWS: Map<number, MemoryView> = new Map();
+
 /** A region. */
 export class GuestRegion {
   readonly start: number;
@@ -46,15 +61,18 @@ export class GuestRegion {
   /** Distance of two views' starts. */
   readonly stride: number;
   readonly backing: RegionBacking | null;
+  readonly isReadOnly: boolean;
   readonly #budget: SparseBudget;
   /** Views by `floor(offset / stride)`. */
-  readonly #views = new Map<number, MemoryView>();
+  #views = NO_VIEWS;
 
-  constructor(start: number, bytes: number, backing: RegionBacking | null, budget: SparseBudget) {
+  constructor(info: RegionInfo, budget: SparseBudget) {
+    const { start, bytes, backing = null, isReadOnly = false } = info;
     this.start = start;
     this.end = start + bytes;
     this.stride = backing === null ? CHUNK_BYTES : BACKED_STRIDE;
     this.backing = backing;
+    this.isReadOnly = isReadOnly;
     this.#budget = budget;
   }
 
@@ -76,7 +94,7 @@ export class GuestRegion {
       if (!this.#budget.take(CHUNK_BYTES)) return null;
       view = newView(CHUNK_BYTES);
     }
-    this.#views.set(index, view);
+    this.#own().set(index, view);
     return view;
   }
 
@@ -95,7 +113,13 @@ export class GuestRegion {
   /** Gives the budget back. The region must not be used any more. */
   dispose(): void {
     if (this.backing === null) this.#budget.bytes -= bytesOf(this.#views.values());
-    this.#views.clear();
+    this.#views = NO_VIEWS;
+  }
+
+  /** Most of a million regions are never looked at: those have no map of their own. */
+  #own(): Map<number, MemoryView> {
+    if (this.#views === NO_VIEWS) this.#views = new Map();
+    return this.#views;
   }
 
   #joinAnew(first: number, last: number): boolean {
@@ -122,7 +146,7 @@ export class GuestRegion {
       const at = (index - from) * CHUNK_BYTES;
       const view = this.#views.get(index);
       if (view !== undefined) joined.u8.set(view.u8.subarray(0, CHUNK_BYTES), at);
-      this.#views.set(index, viewOf(joined.u8.buffer, at, bytes - at));
+      this.#own().set(index, viewOf(joined.u8.buffer, at, bytes - at));
     }
     return true;
   }
