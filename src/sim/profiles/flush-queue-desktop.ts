@@ -6,8 +6,9 @@
  * J.-P. Brucker's tables; the disk reaches 2.5 GiB/s there. Of pinning: Li Zhe, message
  * 20250630072518.31846-1, 16 GiB of populated 4 KiB pages in 0.280 s and out in 0.312 s.
  */
-import { PriceList } from "../price-list.ts";
+import { OWN_CPU, PriceList } from "../price-list.ts";
 import type { FioMachine } from "../workload/fio-run.ts";
+import { iovaPrices } from "./iova-prices.ts";
 
 /** The request queue of the driver is under one spinlock, and whoever waits holds it. */
 const LOCK = "virtio-iommu request lock";
@@ -62,24 +63,8 @@ const prices = new PriceList([
     source: "20250630072518.31846-1: unmap of 16 GiB in 4 KiB pages, by page",
     fittedOn: null,
   },
-  {
-    step: "iovaCacheHit",
-    eachNs: 30,
-    unitNs: 0,
-    remoteUnitNs: 0,
-    on: "cpu",
-    source: "drivers/iommu/iova.c: a magazine under its CPU's lock, some tens of instructions",
-    fittedOn: null,
-  },
-  {
-    step: "iovaCacheFree",
-    eachNs: 30,
-    unitNs: 0,
-    remoteUnitNs: 0,
-    on: "cpu",
-    source: "as iovaCacheHit",
-    fittedOn: null,
-  },
+  // Buffers of 64 KiB at most: the tree is not asked.
+  ...iovaPrices.filter(({ on }) => on === OWN_CPU),
 ]);
 
 /** Software spends this on a 4 KiB request without a guest: fitted on latency, host : lazy sq. */

@@ -4,6 +4,7 @@
  * Nobody's machine: each figure is from a published measurement of some server, named beside it.
  */
 import type { Price } from "../price-list.ts";
+import { iovaPrices } from "./iova-prices.ts";
 import type { MachineProfile } from "./machine-profile.ts";
 
 /** Descriptors are taken one after the other, whoever sent them. */
@@ -54,25 +55,6 @@ export const twoNodeServer: MachineProfile = {
       remoteUnitNs: 500,
       source: "B. Song, 20200531-0731: CMD_SYNC, caller on its package 300 ns, on another 800 ns",
     }),
-    price({
-      step: "iovaCacheHit",
-      on: "cpu",
-      eachNs: 30,
-      source: "drivers/iommu/iova.c: a magazine under its CPU's lock, some tens of instructions",
-    }),
-    price({ step: "iovaCacheFree", on: "cpu", eachNs: 30, source: "as iovaCacheHit" }),
-    price({
-      step: "iovaTreeSearch",
-      on: "IOVA tree lock",
-      eachNs: 100,
-      unitNs: 20,
-      source: "a guess: a lock, and a cache miss for some of the nodes looked at",
-    }),
-    price({
-      step: "iovaTreeFree",
-      on: "IOVA tree lock",
-      eachNs: 100,
-      source: "a guess: as iovaTreeSearch",
-    }),
+    ...iovaPrices,
   ],
 };

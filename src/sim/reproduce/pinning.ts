@@ -59,7 +59,7 @@ const batchTable: Reproduction = {
         ours.push(mapTime / PS_PER_S);
       }
     }
-    return compareTable("s", rows, ours);
+    return compareTable({ unit: "s", resolution: 0.01 }, rows, ours);
   },
 };
 
@@ -130,7 +130,7 @@ const backingTable: Reproduction = {
       rows.push({ name: `${name}, unmap`, published: unmap, role });
       ours.push(mapTime / PS_PER_S, unmapTime / PS_PER_S);
     }
-    return compareTable("s", rows, ours);
+    return compareTable({ unit: "s", resolution: 0.001 }, rows, ours);
   },
 };
 
@@ -153,7 +153,7 @@ const strideTable: Reproduction = {
       return mapTime / PS_PER_US;
     });
     return compareTable(
-      "us",
+      { unit: "us", resolution: 0.1 },
       rows.map(({ name, published, role }) => ({ name, published, role })),
       ours,
     );

@@ -9,7 +9,7 @@ const rows: readonly TableRow[] = [
 ];
 
 function summaryOf(ours: readonly number[]) {
-  const [median, order] = compareTable("s", rows, ours).slice(rows.length);
+  const [median, order] = compareTable({ unit: "s", resolution: 1 }, rows, ours).slice(rows.length);
   return { median: median!, order: order! };
 }
 
@@ -30,5 +30,14 @@ describe("a table as a whole", () => {
     expect(turned.ours).toBeCloseTo(20);
     expect(turned.met).toBe(false);
     expect(summaryOf([10, 30, 30, 32]).order.ours).toBeCloseTo(20);
+  });
+
+  it("asks for no order of values that were rounded to neighbours", () => {
+    const near = rows.map((row, index) => ({ ...row, published: 10 + index }));
+    const ours = [11, 10, 13, 12];
+    const orderAt = (resolution: number) =>
+      compareTable({ unit: "s", resolution }, near, ours).at(-1)!.ours;
+    expect(orderAt(1)).toBe(0);
+    expect(orderAt(0.1)).toBeCloseTo(100 / 3);
   });
 });

@@ -12,13 +12,15 @@ const MEDIAN_MAX = 15;
 /**
  * Compares rows of one unit, and puts the median error and the pairs in another order behind them.
  *
+ * @param scale - unit, and one of the last digit published: values so near may be equal
  * @param ours - what we got, by row
  */
 export function compareTable(
-  unit: string,
+  scale: { readonly unit: string; readonly resolution: number },
   rows: readonly TableRow[],
   ours: readonly number[],
 ): ReproducedRow[] {
+  const { unit, resolution } = scale;
   const compared = rows.map((row, index) =>
     compareRow({ ...row, unit, errorKind: "relative", target: null }, ours[index]!),
   );
@@ -32,7 +34,7 @@ export function compareTable(
     ),
     compareRow(
       { ...summary, name: "pairs in another order", unit: "%", target: 0 },
-      100 * shareDisordered(rows, ours),
+      100 * shareDisordered(rows, ours, resolution),
     ),
   ];
 }
@@ -44,13 +46,20 @@ function median(values: readonly number[]): number {
 }
 
 /** Of the pairs whose published values differ, the share that ours has not in that order. */
-function shareDisordered(rows: readonly TableRow[], ours: readonly number[]): number {
+function shareDisordered(
+  rows: readonly TableRow[],
+  ours: readonly number[],
+  resolution: number,
+): number {
+  // What was rounded to neighbours may have been the same.
+  const least = resolution * 1.5;
   let pairs = 0;
   let disordered = 0;
   for (let a = 0; a < rows.length; a += 1) {
     for (let b = 0; b < a; b += 1) {
-      const published = Math.sign(rows[a]!.published - rows[b]!.published);
-      if (published === 0) continue;
+      const difference = rows[a]!.published - rows[b]!.published;
+      if (Math.abs(difference) < least) continue;
+      const published = Math.sign(difference);
       pairs += 1;
       if (Math.sign(ours[a]! - ours[b]!) !== published) disordered += 1;
     }

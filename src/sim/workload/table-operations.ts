@@ -2,6 +2,10 @@
  * Single calls of the IOMMU core on a domain, each billed: what a kernel's micro-benchmark of map
  * and unmap times.
  */
+
+import { DmaDirection } from "../../dma/direction.ts";
+import { DMA_ERROR, DmaDevice } from "../../dma/dma-device.ts";
+import { DmaDomain } from "../../dma/dma-domain.ts";
 import { Errno } from "../../errno.ts";
 import { assert } from "../../errors.ts";
 import { DomainType, IommuDomain, type PhysicalRun } from "../../iommu/domain.ts";
@@ -13,6 +17,7 @@ import { Prot } from "../../iommu/prot.ts";
 import { WalkResult } from "../../iommu/table-walk.ts";
 import { TranslationUnit } from "../../iommu/translation-unit.ts";
 import { PagePool } from "../../memory/page-pool.ts";
+import { PAGE_BYTES } from "../../units.ts";
 import { meteredTrace } from "../host/metered-domain.ts";
 import { type Phase, PhasedMeter } from "../host/phased-meter.ts";
 import type { PriceList } from "../price-list.ts";
@@ -41,6 +46,7 @@ export class TimedDomain {
   readonly #meter: PhasedMeter;
   readonly #table: PageTable;
   readonly #walk = new WalkResult();
+  #dma: DmaDevice | null = null;
 
   constructor(machine: TableMachine) {
     const { format, prices, selective } = machine;
@@ -81,11 +87,39 @@ export class TimedDomain {
     return { map, unmap };
   }
 
+  /** The same through the DMA API in strict mode, which finds the IOVA: one buffer of so many pages. */
+  mapAndUnmapDma(physPfn: number, pages: number): OperationTimes {
+    this.#dma ??= this.#dmaDevice();
+    const device = this.#dma;
+    const bytes = pages * PAGE_BYTES;
+    let iovaPfn = 0;
+    const map = this.#timeCall("map", () => {
+      iovaPfn = device.mapPage(physPfn, 0, bytes, DmaDirection.BIDIRECTIONAL, 0, 0);
+      assert(iovaPfn !== DMA_ERROR, "there are IOVAs");
+    });
+    const unmap = this.#timeCall("unmap", () => device.unmapPage(iovaPfn, 0, bytes, 0, 0));
+    return { map, unmap };
+  }
+
+  #dmaDevice(): DmaDevice {
+    // Strict mode arms no timer.
+    const timer = { arm() {} };
+    const dma = new DmaDomain(this.domain, { cpus: 1, timer, meter: this.#meter });
+    assert(dma.init({ regions: [] }) === Errno.OK, "a fresh domain takes a device");
+    return new DmaDevice(dma, { isPci: true });
+  }
+
   #time(phase: Phase, iovaPfn: number, call: () => void): number {
+    return this.#timeCall(phase, () => {
+      this.#table.walk(iovaPfn, this.#walk);
+      call();
+    });
+  }
+
+  #timeCall(phase: Phase, call: () => void): number {
     const bill = this.#meter.bills[phase];
     bill.reset();
     this.#meter.phase = phase;
-    this.#table.walk(iovaPfn, this.#walk);
     call();
     this.#meter.phase = null;
     let time = 0;
