@@ -12,13 +12,12 @@ import { viewOf } from "../../memory/memory-view.ts";
 import { Ledger } from "./ledger.ts";
 import { type CallNumbers, callNumbers, type LinuxCalls, loadCalls } from "./linux-calls.ts";
 import { Flag, kindOfMode, Option, Scratch } from "./linux-constants.ts";
+import { MAP_BYTES_MAX, type Mapping } from "./mapping.ts";
 import type { MessageSlot } from "./message-slot.ts";
 import type { PieceList } from "./piece-list.ts";
 import type { PollSet } from "./poll-set.ts";
 import {
   type FileStatus,
-  MAP_BYTES_MAX,
-  type Mapping,
   type MapRequest,
   type Receiving,
   SOCKET_PATH_BYTES_MAX,
@@ -101,8 +100,10 @@ class LinuxSystem implements System {
   map(request: MapRequest, owner: string): Mapping | number {
     const { fd, offset, bytes, access, populate = false } = request;
     if (bytes < 1 || bytes > MAP_BYTES_MAX || offset % this.pageBytes !== 0) return -Errno.EINVAL;
-    const sharing = access === "shared" ? Flag.MAP_SHARED : Flag.MAP_PRIVATE;
-    const flags = sharing | Flag.MAP_NORESERVE | (populate ? Flag.MAP_POPULATE : 0);
+    // A shared window of huge pages must reserve them: without, a touch could raise SIGBUS.
+    const own = Flag.MAP_PRIVATE | Flag.MAP_NORESERVE;
+    const flags =
+      (access === "shared" ? Flag.MAP_SHARED : own) | (populate ? Flag.MAP_POPULATE : 0);
     const address = this.#calls.mmap(0, bytes, Flag.PROT_READ_WRITE, flags, fd, offset);
     if (address < 0) return this.#error();
     this.ledger.enterMapping(address, owner);

@@ -9,7 +9,10 @@
  */
 import { assert } from "../../errors.ts";
 import type { MemoryView } from "../../memory/memory-view.ts";
-import { type Mapping, MESSAGE_DESCRIPTORS_MAX } from "./system.ts";
+import type { Mapping } from "./mapping.ts";
+
+/** Most descriptors one message carries (SCM_MAX_FD). */
+export const MESSAGE_DESCRIPTORS_MAX = 253;
 
 const TWO_32 = 2 ** 32;
 /** Byte offsets within a slot. */

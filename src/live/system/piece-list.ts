@@ -4,7 +4,7 @@
  */
 import { assert } from "../../errors.ts";
 import type { MemoryView } from "../../memory/memory-view.ts";
-import type { Mapping, System } from "./system.ts";
+import type { CallMemory, Mapping } from "./mapping.ts";
 
 const TWO_32 = 2 ** 32;
 const PIECE_BYTES = 16;
@@ -17,12 +17,12 @@ export class PieceList {
   count = 0;
   /** Sum of the pieces. */
   bytes = 0;
-  readonly #system: System;
+  readonly #system: CallMemory;
   readonly #memory: Mapping;
   /** Keeps what the addresses point at reachable until the list is cleared. */
   readonly #held: ArrayBufferLike[] = [];
 
-  constructor(system: System, owner: string) {
+  constructor(system: CallMemory, owner: string) {
     this.#system = system;
     this.#memory = system.allocate(PIECES_MAX * PIECE_BYTES, owner);
     this.address = this.#memory.address;

@@ -2,7 +2,7 @@
  * The descriptors a loop waits for, as `struct pollfd` with a time limit. Source: ppoll(2).
  */
 import { assert } from "../../errors.ts";
-import type { Mapping, System } from "./system.ts";
+import type { CallMemory, Mapping } from "./mapping.ts";
 
 /** What to wait for, and what came. */
 export const Poll = { IN: 1, OUT: 4, ERR: 8, HUP: 16, NVAL: 32 } as const;
@@ -14,11 +14,11 @@ export class PollSet {
   readonly capacity: number;
   readonly address: number;
   readonly timeoutAddress: number;
-  readonly #system: System;
+  readonly #system: CallMemory;
   readonly #memory: Mapping;
   readonly #fds: Int32Array;
 
-  constructor(system: System, capacity: number, owner: string) {
+  constructor(system: CallMemory, capacity: number, owner: string) {
     this.#system = system;
     this.capacity = capacity;
     this.#memory = system.allocate(TIMEOUT_BYTES + capacity * ENTRY_BYTES, owner);

@@ -2,10 +2,11 @@
  * A file of the simulated kernel: bytes, seals, and the rules by which both may change.
  */
 import { Errno } from "../../errno.ts";
+import type { Counted } from "./simulated-object.ts";
 import { type FileKind, Seal } from "./system.ts";
 
 /** A regular file, with or without a name. */
-export class SimulatedFile {
+export class SimulatedFile implements Counted {
   readonly kind = "file";
   readonly fileKind: FileKind;
   readonly inode: number;
@@ -23,6 +24,10 @@ export class SimulatedFile {
     this.inode = inode;
     this.bytes = bytes;
     this.buffer = new ArrayBuffer(bytes);
+  }
+
+  close(): readonly Counted[] {
+    return [];
   }
 
   resize(bytes: number): number {

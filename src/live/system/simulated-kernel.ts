@@ -3,14 +3,8 @@
  * the objects that descriptors stand for, a clock that only waiting moves, and faults on demand.
  */
 import { SimulatedFile } from "./simulated-file.ts";
+import type { SimulatedEvent } from "./simulated-object.ts";
 import type { SimulatedListener, SimulatedSocket } from "./simulated-socket.ts";
-
-/** A counter that wakes who waits for it (eventfd). */
-export class SimulatedEvent {
-  readonly kind = "event";
-  count = 0;
-  references = 0;
-}
 
 /** What a descriptor can stand for. */
 export type SimulatedObject = SimulatedFile | SimulatedEvent | SimulatedSocket | SimulatedListener;
@@ -43,12 +37,4 @@ export class SimulatedKernel {
     this.#inodes += 1;
     return new SimulatedFile(kind, this.#inodes, bytes);
   }
-}
-
-/** One holder of an object less; the last one closes it. */
-export function release(object: SimulatedObject): void {
-  object.references -= 1;
-  if (object.references > 0) return;
-  if (object.kind === "socket") for (const held of object.close()) release(held);
-  if (object.kind === "listener") for (const waiting of object.close()) release(waiting);
 }

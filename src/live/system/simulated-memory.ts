@@ -3,7 +3,7 @@
  */
 import { assert } from "../../errors.ts";
 import { viewOf } from "../../memory/memory-view.ts";
-import type { Mapping } from "./system.ts";
+import type { Mapping } from "./mapping.ts";
 
 const FIRST_ADDRESS = 0x10_0000_0000;
 const GAP_BYTES = 2 ** 21;

@@ -6,38 +6,44 @@
  * segment's first byte. Source: net/unix/af_unix.c, unix_stream_read_generic.
  */
 import { Errno } from "../../errno.ts";
-import type { SimulatedKernel, SimulatedObject } from "./simulated-kernel.ts";
+import type { Counted } from "./simulated-object.ts";
+
+/** What sockets are bounded by. */
+export interface SocketLimits {
+  /** Bytes that a socket takes before its reader must read. */
+  readonly socketBytes: number;
+}
 
 interface Segment {
   bytes: Uint8Array;
   /** Until the first byte has been taken. */
-  carried: readonly SimulatedObject[];
+  carried: readonly Counted[];
 }
 
 /** What a receive found. */
 export interface Received {
   readonly count: number;
-  readonly carried: readonly SimulatedObject[];
+  readonly carried: readonly Counted[];
 }
 
 /** One end of a connection. */
-export class SimulatedSocket {
+export class SimulatedSocket implements Counted {
   readonly kind = "socket";
   references = 0;
   peer: SimulatedSocket | null = null;
   /** An error that the next call reports. */
   pendingError = 0;
   isShut = false;
-  readonly #kernel: SimulatedKernel;
+  readonly #limits: SocketLimits;
   readonly #queue: Segment[] = [];
   #queued = 0;
 
-  constructor(kernel: SimulatedKernel) {
-    this.#kernel = kernel;
+  constructor(limits: SocketLimits) {
+    this.#limits = limits;
   }
 
-  static pair(kernel: SimulatedKernel): readonly [SimulatedSocket, SimulatedSocket] {
-    const ends = [new SimulatedSocket(kernel), new SimulatedSocket(kernel)] as const;
+  static pair(limits: SocketLimits): readonly [SimulatedSocket, SimulatedSocket] {
+    const ends = [new SimulatedSocket(limits), new SimulatedSocket(limits)] as const;
     ends[0].peer = ends[1];
     ends[1].peer = ends[0];
     return ends;
@@ -48,7 +54,7 @@ export class SimulatedSocket {
   }
 
   get hasRoom(): boolean {
-    return this.peer !== null && this.peer.#queued < this.#kernel.socketBytes;
+    return this.peer !== null && this.peer.#queued < this.#limits.socketBytes;
   }
 
   /** Whether nothing will come any more. */
@@ -57,10 +63,10 @@ export class SimulatedSocket {
   }
 
   /** Takes references of what it carries. @returns bytes, or an error */
-  send(bytes: Uint8Array, carried: readonly SimulatedObject[]): number {
+  send(bytes: Uint8Array, carried: readonly Counted[]): number {
     const { peer } = this;
     if (peer === null || this.isShut || peer.isShut) return -Errno.EPIPE;
-    const room = this.#kernel.socketBytes - peer.#queued;
+    const room = this.#limits.socketBytes - peer.#queued;
     if (room <= 0) return -Errno.EAGAIN;
     const sent = bytes.slice(0, room);
     if (sent.length === 0) return 0;
@@ -79,7 +85,7 @@ export class SimulatedSocket {
       return this.isEnded ? { count: 0, carried: [] } : -Errno.EAGAIN;
     }
     let count = 0;
-    let carried: readonly SimulatedObject[] = [];
+    let carried: readonly Counted[] = [];
     let index = 0;
     while (index < this.#queue.length && count < target.length) {
       const segment = this.#queue[index]!;
@@ -102,7 +108,7 @@ export class SimulatedSocket {
   }
 
   /** The last holder has gone. @returns what was still on its way here */
-  close(): SimulatedObject[] {
+  close(): readonly Counted[] {
     const { peer } = this;
     if (peer !== null) {
       // Whoever leaves mail unread resets the connection.
@@ -120,16 +126,16 @@ export class SimulatedSocket {
 }
 
 /** A socket that others connect to. */
-export class SimulatedListener {
+export class SimulatedListener implements Counted {
   readonly kind = "listener";
   references = 0;
   isClosed = false;
   readonly backlog: number;
   readonly waiting: SimulatedSocket[] = [];
-  readonly #kernel: SimulatedKernel;
+  readonly #limits: SocketLimits;
 
-  constructor(kernel: SimulatedKernel, backlog: number) {
-    this.#kernel = kernel;
+  constructor(limits: SocketLimits, backlog: number) {
+    this.#limits = limits;
     this.backlog = backlog;
   }
 
@@ -137,13 +143,13 @@ export class SimulatedListener {
   connect(): SimulatedSocket | number {
     if (this.isClosed) return -Errno.ECONNREFUSED;
     if (this.waiting.length > this.backlog) return -Errno.EAGAIN;
-    const [client, server] = SimulatedSocket.pair(this.#kernel);
+    const [client, server] = SimulatedSocket.pair(this.#limits);
     server.references = 1;
     this.waiting.push(server);
     return client;
   }
 
-  close(): SimulatedSocket[] {
+  close(): readonly Counted[] {
     this.isClosed = true;
     return this.waiting.splice(0);
   }

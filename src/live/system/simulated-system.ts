@@ -9,22 +9,17 @@
 import { Errno } from "../../errno.ts";
 import { assert } from "../../errors.ts";
 import { Ledger } from "./ledger.ts";
+import { MAP_BYTES_MAX, type Mapping } from "./mapping.ts";
 import type { MessageSlot } from "./message-slot.ts";
 import type { PieceList } from "./piece-list.ts";
 import { Poll, type PollSet } from "./poll-set.ts";
 import type { SimulatedFile } from "./simulated-file.ts";
-import {
-  release,
-  SimulatedEvent,
-  type SimulatedKernel,
-  type SimulatedObject,
-} from "./simulated-kernel.ts";
+import type { SimulatedKernel, SimulatedObject } from "./simulated-kernel.ts";
 import { SimulatedMemory } from "./simulated-memory.ts";
+import { release, SimulatedEvent } from "./simulated-object.ts";
 import { SimulatedListener, SimulatedSocket } from "./simulated-socket.ts";
 import {
   type FileStatus,
-  MAP_BYTES_MAX,
-  type Mapping,
   type MapRequest,
   type Receiving,
   SOCKET_PATH_BYTES_MAX,
@@ -234,7 +229,9 @@ export class SimulatedSystem implements System {
     const isPeek = how === "peek";
     const received = socket.receive(target, isPeek);
     if (typeof received === "number") return received;
-    const { count, carried } = received;
+    const { count } = received;
+    // Only objects of this kernel are ever sent.
+    const carried = received.carried as readonly SimulatedObject[];
     const fds: number[] = [];
     for (const object of carried.slice(0, slot.room)) {
       const installed = this.#install(object, owner);

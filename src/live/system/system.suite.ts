@@ -2,10 +2,11 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { newView } from "../../memory/memory-view.ts";
+import { MAP_BYTES_MAX, type Mapping } from "./mapping.ts";
 import { MessageSlot, SLOT_BYTES } from "./message-slot.ts";
 import { PieceList } from "./piece-list.ts";
 import { Poll, PollSet } from "./poll-set.ts";
-import { MAP_BYTES_MAX, type Mapping, Seal, type System } from "./system.ts";
+import { Seal, type System } from "./system.ts";
 
 /** An implementation under test. */
 export interface SystemUnderTest {

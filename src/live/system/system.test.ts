@@ -5,11 +5,12 @@ import { afterEach, describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { callNumbers } from "./linux-calls.ts";
 import { openLinuxSystem } from "./linux-system.ts";
+import type { Mapping } from "./mapping.ts";
 import { MessageSlot, SLOT_BYTES } from "./message-slot.ts";
 import { SimulatedKernel } from "./simulated-kernel.ts";
 import { SimulatedSystem } from "./simulated-system.ts";
 import { describeSystem } from "./system.suite.ts";
-import { type Mapping, Seal } from "./system.ts";
+import { Seal } from "./system.ts";
 
 const isLinux = process.platform === "linux" && ["x64", "arm64"].includes(process.arch);
 

@@ -10,32 +10,17 @@
  *
  * Memory that calls read and write is named by address, so that a structure that must outlive the
  * process (a message being received, the count the kernel has written) can lie in shared memory.
- * Such memory comes from {@link System.map} or {@link System.allocate}, or is any view through
- * {@link System.addressOf}. Addresses stay below 2^47 and are numbers.
+ * Such memory comes from {@link System.map} or {@link CallMemory.allocate}, or is any view through
+ * {@link CallMemory.addressOf}. Addresses stay below 2^47 and are numbers.
  */
-import type { MemoryView } from "../../memory/memory-view.ts";
 import type { Ledger } from "./ledger.ts";
+import type { CallMemory, Mapping } from "./mapping.ts";
 import type { MessageSlot } from "./message-slot.ts";
 import type { PieceList } from "./piece-list.ts";
 import type { PollSet } from "./poll-set.ts";
 
-/** Largest mapping: a larger view aborts the process above 4 GiB, and windows suffice. */
-export const MAP_BYTES_MAX: number = 2 ** 30;
-/** Most descriptors one message carries (SCM_MAX_FD). */
-export const MESSAGE_DESCRIPTORS_MAX = 253;
 /** Longest socket path: sun_path holds 108 bytes with the terminating zero. */
 export const SOCKET_PATH_BYTES_MAX = 107;
-
-/** Bytes of this process's memory. */
-export interface Mapping {
-  readonly buffer: ArrayBuffer;
-  /** Where in `buffer` the mapping begins. */
-  readonly byteOffset: number;
-  /** The whole mapping. */
-  readonly view: MemoryView;
-  readonly address: number;
-  readonly bytes: number;
-}
 
 /** How a file is mapped. */
 export interface MapRequest {
@@ -84,7 +69,7 @@ export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8, FUTURE_WRITE: 16 } 
 export type Receiving = "take" | "peek";
 
 /** The calls. `owner` names, for the audit, who must close what a call opens. */
-export interface System {
+export interface System extends CallMemory {
   readonly name: "linux" | "simulated";
   readonly pageBytes: number;
   /** Open descriptors and mappings of this process that came through this object. */
@@ -100,17 +85,8 @@ export interface System {
   /** Error 0 and what is known, or an error number. */
   status(fd: number): FileStatus | number;
 
-  // Memory.
-  /** Zeroed memory of this process alone. */
-  allocate(bytes: number, owner: string): Mapping;
+  // Memory, beside that of {@link CallMemory}.
   map(request: MapRequest, owner: string): Mapping | number;
-  /**
-   * Takes the memory away. Views of it stay harmless: on Linux they show zeros from now on, and
-   * stores reach nobody; the address range itself goes when the last view has been collected.
-   */
-  unmap(mapping: Mapping): void;
-  /** Address of the first byte of a buffer, which must stay reachable while calls use it. */
-  addressOf(buffer: ArrayBufferLike): number;
 
   // Memory files (memfd_create) and their sizes.
   /** A file of zeros without a name, sealable. */
