@@ -8,13 +8,11 @@
  * Budget: 60 ns for a chain of two descriptors, bench/virtqueue.bench.ts.
  */
 import { assert } from "../errors.ts";
-import { addressOfHalves, type GuestMemory } from "../memory/guest-memory.ts";
-import { type MemoryView, newView } from "../memory/memory-view.ts";
+import { type DeviceMemory, SegmentCollector } from "../memory/device-memory.ts";
+import { copyBetween, type MemoryView } from "../memory/memory-view.ts";
+import { ChainReader } from "./virtqueue-chain.ts";
 import {
   areasFault,
-  CHAIN_BYTES_MAX,
-  DESCRIPTOR_BYTES,
-  DescriptorFlag,
   NO_INTERRUPT,
   NO_NOTIFY,
   passedEvent,
@@ -22,6 +20,7 @@ import {
   type QueueFault,
   type QueueFaultReason,
   type QueueFeatures,
+  shapeFault,
 } from "./virtqueue-layout.ts";
 import { SplitRing } from "./virtqueue-ring.ts";
 import type { Chain } from "./virtqueue-segments.ts";
@@ -39,11 +38,11 @@ export const Pop = {
 } as const;
 export type Pop = (typeof Pop)[keyof typeof Pop];
 
-const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
+const TWO_32 = 2 ** 32;
 
 /** One queue of a device. */
 export class DeviceQueue {
-  readonly memory: GuestMemory;
+  readonly memory: DeviceMemory;
   /** Largest size that is offered to the driver. */
   readonly sizeMax: number;
   /** Set once the driver said DRIVER_OK; see `DeviceQueues`. */
@@ -60,14 +59,15 @@ export class DeviceQueue {
   #signalled = 0;
   #unsignalled = 0;
   #inFlight = 0;
-  /** Indirect tables that lie in more than one piece are read from here. */
-  #scratch: MemoryView | null = null;
+  readonly #reader = new ChainReader();
+  /** Where a reply goes that does not start with the writable part. */
+  readonly #place = new SegmentCollector();
   /** Completions that wait for an unmapped ring, as pairs of head and length. */
   #waiting: number[] = [];
 
   /** @param onFault - told once when the queue breaks: the device needs a reset */
   constructor(
-    memory: GuestMemory,
+    memory: DeviceMemory,
     sizeMax: number,
     onFault: ((fault: QueueFault) => void) | null = null,
   ) {
@@ -115,15 +115,38 @@ export class DeviceQueue {
     const reason = areasFault(this.memory, areas, this.sizeMax);
     if (reason !== null) return reason;
     const ring = new SplitRing(this.memory, areas);
-    if (!ring.isUsable()) return "ring-outside-memory";
+    if (!ring.isPaged && !ring.isUsable()) return "ring-outside-memory";
+    this.#start(ring, features, startAt);
+    return null;
+  }
+
+  /**
+   * Takes over a ring that was in use, at the position that the used ring itself shows: as right
+   * after a crash as after a hand-over, for a device that completes in order.
+   *
+   * @param positionSaved - counts while the ring is not to be found in memory
+   * @returns null, or why the queue stays disabled
+   */
+  resume(
+    areas: QueueAreas,
+    features: QueueFeatures,
+    positionSaved: number,
+  ): QueueFaultReason | null {
+    const reason = shapeFault(areas, this.sizeMax);
+    if (reason !== null) return reason;
+    const ring = new SplitRing(this.memory, areas);
+    this.#start(ring, features, ring.isUsable() ? ring.usedIndex() : positionSaved);
+    return null;
+  }
+
+  #start(ring: SplitRing, features: QueueFeatures, startAt: number): void {
     this.disable();
     this.#ring = ring;
     this.#features = features;
-    this.#size = areas.size;
+    this.#size = ring.size;
     this.#position = startAt;
     this.#usedPosition = startAt;
     this.#signalled = startAt;
-    return null;
   }
 
   /** Forgets the ring; chains in flight can no longer be completed. */
@@ -151,8 +174,9 @@ export class DeviceQueue {
     if (this.#inFlight >= this.#size) return this.#break("too-many-in-flight", this.#inFlight);
     const head = ring.availableEntry(position);
     if (head >= this.#size) return this.#break("head-range", head);
-    chain.clear();
-    if (!this.#walk(ring, head, chain)) return Pop.BROKEN;
+    const reader = this.#reader;
+    if (!reader.read(ring, head, this.#features.indirect, chain))
+      return this.#break(reader.reason, reader.value);
     chain.head = head;
     chain.epoch = this.#epoch;
     this.#position = (position + 1) & 0xffff;
@@ -172,7 +196,8 @@ export class DeviceQueue {
   /**
    * Copies the readable part into `target`, as far as it fits.
    *
-   * @returns bytes copied, or −1 when memory went away, which breaks the queue
+   * @returns bytes copied, or −1 when memory went away, which breaks the queue, or when an IOMMU
+   *   refused, which does not: then the request is to fail
    */
   gather(chain: Chain, target: MemoryView): number {
     const capacity = target.u8.length;
@@ -182,7 +207,7 @@ export class DeviceQueue {
       if (chain.lengths[index]! < count) count = chain.lengths[index]! | 0;
       const low = chain.lows[index]!;
       if (!this.memory.copyOutHalves(low, chain.highs[index]!, target, done, count)) {
-        this.#break("buffer-outside-memory", chain.head);
+        this.#refused(chain);
         return -1;
       }
       done += count;
@@ -195,7 +220,7 @@ export class DeviceQueue {
    * Copies the first `length` bytes of `source` into the writable part.
    *
    * @param length - at most the chain's `writableBytes`
-   * @returns false when memory went away, which breaks the queue
+   * @returns false when memory went away or an IOMMU refused, as {@link gather}
    */
   scatter(chain: Chain, source: MemoryView, length: number): boolean {
     assert(length <= chain.writableBytes, "a reply fits the writable part");
@@ -205,10 +230,66 @@ export class DeviceQueue {
       if (chain.lengths[index]! < count) count = chain.lengths[index]! | 0;
       const low = chain.lows[index]!;
       if (!this.memory.copyInHalves(low, chain.highs[index]!, source, done, count)) {
-        this.#break("buffer-outside-memory", chain.head);
+        this.#refused(chain);
         return false;
       }
       done += count;
+    }
+    return true;
+  }
+
+  /**
+   * Copies `length` bytes of `source` into the writable part from its byte `from` on.
+   *
+   * @param from - with `length` at most the chain's `writableBytes`
+   * @returns false when memory went away or an IOMMU refused, as {@link gather}
+   */
+  scatterAt(chain: Chain, from: number, source: MemoryView, length: number): boolean {
+    this.#place.clear();
+    if (!this.collect(chain, from, length, true, this.#place)) return false;
+    let done = 0;
+    for (const { view, at, bytes } of this.#place.segments) {
+      copyBetween(source, done, view, at, bytes);
+      done += bytes;
+    }
+    return true;
+  }
+
+  /**
+   * Appends the pieces of a stretch of the readable or writable part to a list.
+   *
+   * @param from - with `length` at most the bytes of that part
+   * @returns false when memory went away or an IOMMU refused, as {@link gather}
+   */
+  collect(
+    chain: Chain,
+    from: number,
+    length: number,
+    isWritable: boolean,
+    into: SegmentCollector,
+  ): boolean {
+    assert(
+      from + length <= (isWritable ? chain.writableBytes : chain.readableBytes),
+      "a stretch lies in its part of the chain",
+    );
+    let index = isWritable ? chain.readableCount : 0;
+    let skip = from;
+    while (length > 0 && skip >= chain.lengths[index]!) {
+      skip -= chain.lengths[index]!;
+      index += 1;
+    }
+    for (let left = length; left > 0; index += 1) {
+      const count = Math.min(left, chain.lengths[index]! - skip);
+      const low = chain.lows[index]! + skip;
+      const high = low >= TWO_32 ? chain.highs[index]! + 1 : chain.highs[index]!;
+      // A buffer behind an IOMMU may claim to go on past the end of the 64-bit space.
+      const isInSpace = high <= 0xffff_ffff;
+      if (!isInSpace || !this.memory.collect(low >>> 0, high, count, isWritable, into)) {
+        this.#refused(chain);
+        return false;
+      }
+      left -= count;
+      skip = 0;
     }
     return true;
   }
@@ -277,9 +358,7 @@ export class DeviceQueue {
   }
 
   #publish(ring: SplitRing, head: number, length: number): void {
-    const at = ring.usedEntryAt(this.#usedPosition);
-    ring.used[at] = head;
-    ring.used[at + 1] = length;
+    ring.storeUsedEntry(this.#usedPosition, head, length);
     this.#usedPosition = (this.#usedPosition + 1) & 0xffff;
     this.#unsignalled += 1;
     ring.storeUsedIndex(this.#usedPosition);
@@ -294,83 +373,9 @@ export class DeviceQueue {
     waiting.length = 0;
   }
 
-  /** Reads a chain's descriptors, each once, into the list. @returns false when it is malformed */
-  #walk(ring: SplitRing, head: number, chain: Chain): boolean {
-    const memory = this.memory;
-    let words = ring.table;
-    let base = ring.tableAt;
-    let limit = this.#size;
-    let index = head;
-    let isIndirect = false;
-    // A table's pointer is not counted, its entries are: so a loop ends after `size` steps.
-    for (let steps = 0; steps < this.#size; ) {
-      const at = base + 4 * index;
-      const low = words[at]!;
-      const high = words[at + 1]!;
-      const length = words[at + 2]!;
-      const last = words[at + 3]!;
-      const flags = last & 0xffff;
-      if ((flags & INDIRECT) !== 0) {
-        const reason = this.#indirectFault(length, flags, isIndirect);
-        if (reason !== null) return this.#malformed(reason, index);
-        const table = this.#tableAt(low, high, length);
-        if (table === null) return this.#malformed("indirect-outside-memory", index);
-        words = table.u32;
-        base = table === this.#scratch ? 0 : memory.at >> 2;
-        limit = length / DESCRIPTOR_BYTES;
-        index = 0;
-        isIndirect = true;
-        continue;
-      }
-      steps += 1;
-      const isWritable = (flags & WRITE) !== 0;
-      if (!isWritable && chain.count > chain.readableCount)
-        return this.#malformed("readable-after-writable", index);
-      if (length > 0) {
-        if (
-          memory.locateHalves(low, high, length, false) === null &&
-          !memory.contains(addressOfHalves(low, high), length)
-        )
-          return this.#malformed("buffer-outside-memory", index);
-        chain.addHalves(low, high, length);
-        if (isWritable) chain.writableBytes += length;
-        else {
-          chain.readableBytes += length;
-          chain.readableCount += 1;
-        }
-      }
-      if ((flags & NEXT) === 0) {
-        if (chain.readableBytes + chain.writableBytes <= CHAIN_BYTES_MAX) return true;
-        return this.#malformed("chain-bytes", head);
-      }
-      index = last >>> 16;
-      if (index >= limit) return this.#malformed("next-range", index);
-    }
-    return this.#malformed("chain-too-long", head);
-  }
-
-  #indirectFault(length: number, flags: number, isIndirect: boolean): QueueFaultReason | null {
-    if (!this.#features.indirect) return "indirect-not-negotiated";
-    if (isIndirect) return "indirect-nested";
-    if ((flags & NEXT) !== 0) return "indirect-with-next";
-    if (length === 0 || length % DESCRIPTOR_BYTES !== 0) return "indirect-length";
-    return length > DESCRIPTOR_BYTES * this.#size ? "indirect-length" : null;
-  }
-
-  /** An indirect table in one piece, at `memory.at`, or a copy of it; null outside memory. */
-  #tableAt(low: number, high: number, length: number): MemoryView | null {
-    const view = this.memory.locateHalves(low, high, length, false);
-    if (view !== null && (this.memory.at & 3) === 0) return view;
-    if (!this.memory.contains(addressOfHalves(low, high), length)) return null;
-    if (this.#scratch === null || this.#scratch.u8.length < length) this.#scratch = newView(length);
-    const isCopied = this.memory.copyOutHalves(low, high, this.#scratch, 0, length);
-    assert(isCopied, "the table was checked to lie in memory");
-    return this.#scratch;
-  }
-
-  #malformed(reason: QueueFaultReason, value: number): false {
-    this.#break(reason, value);
-    return false;
+  /** A buffer could not be reached: outside guest memory that is the driver's mistake. */
+  #refused(chain: Chain): void {
+    if (!this.memory.isTranslated) this.#break("buffer-outside-memory", chain.head);
   }
 
   #break(reason: QueueFaultReason, value: number): typeof Pop.BROKEN {

@@ -7,7 +7,8 @@
  * of indirect tables and the order of steps.
  */
 import { assert } from "../errors.ts";
-import { type GuestMemory, WINDOW_BYTES_MAX } from "../memory/guest-memory.ts";
+import type { DeviceMemory } from "../memory/device-memory.ts";
+import { WINDOW_BYTES_MAX } from "../memory/guest-memory.ts";
 import {
   areasFault,
   DESCRIPTOR_BYTES,
@@ -49,7 +50,7 @@ export class DriverQueue {
   fault: QueueFault | null = null;
   /** After {@link getUsed}: bytes the device claims to have written, 0 … 2^32 − 1. */
   usedLength = 0;
-  readonly #memory: GuestMemory;
+  readonly #memory: DeviceMemory;
   readonly #options: DriverQueueOptions;
   readonly #ring: SplitRing;
   /** The free list and, for outstanding heads, the chain. */
@@ -63,7 +64,7 @@ export class DriverQueue {
   #unkicked = 0;
 
   /** Clears the rings. The areas must pass {@link driverQueueFault}. */
-  constructor(memory: GuestMemory, options: DriverQueueOptions) {
+  constructor(memory: DeviceMemory, options: DriverQueueOptions) {
     assert(driverQueueFault(memory, options) === null, "a driver's queue lies in memory");
     this.#memory = memory;
     this.#options = options;
@@ -171,9 +172,8 @@ export class DriverQueue {
     const pending = (ring.usedIndex() - position) & 0xffff;
     if (pending === 0) return USED_NONE;
     if (pending > this.size) return this.#break("used-index", pending);
-    const at = ring.usedEntryAt(position);
-    const head = ring.used[at]!;
-    const length = ring.used[at + 1]!;
+    const head = ring.usedId(position);
+    const length = ring.usedLength(position);
     if (head >= this.size || this.#count[head] === 0) return this.#break("used-id", head);
     this.#release(head);
     this.#usedPosition = (position + 1) & 0xffff;
@@ -208,7 +208,8 @@ export class DriverQueue {
     lastWord: number,
   ): void {
     const ring = this.#ring;
-    writeDescriptor(ring.table, ring.tableAt + 4 * index, low, high, length, lastWord);
+    const at = ring.descriptorAt(index);
+    writeDescriptor(ring.table, at, low, high, length, lastWord);
   }
 
   /** @returns the table's address, or −1 when its memory is gone */
@@ -246,7 +247,7 @@ export class DriverQueue {
 
 /** Says what is wrong with a queue's placement; null when it can be used. */
 export function driverQueueFault(
-  memory: GuestMemory,
+  memory: DeviceMemory,
   options: DriverQueueOptions,
 ): QueueFaultReason | null {
   const { areas, indirect } = options;
@@ -254,7 +255,7 @@ export function driverQueueFault(
   if (reason !== null || indirect === null) return reason;
   if (indirect.start % DESCRIPTOR_BYTES !== 0) return "misaligned";
   const bytes = areas.size * indirect.entries * DESCRIPTOR_BYTES;
-  const isInside = bytes <= WINDOW_BYTES_MAX && memory.window(indirect.start, bytes) !== null;
+  const isInside = bytes <= WINDOW_BYTES_MAX && memory.window(indirect.start, bytes, true) !== null;
   return isInside ? null : "indirect-outside-memory";
 }
 

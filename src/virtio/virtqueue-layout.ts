@@ -4,7 +4,7 @@
  *
  * Source: virtio specification 1.3, "Split Virtqueues" (split-ring.tex).
  */
-import type { GuestMemory } from "../memory/guest-memory.ts";
+import type { DeviceMemory } from "../memory/device-memory.ts";
 import { isPowerOfTwo } from "../units.ts";
 
 /** Flags of a descriptor. */
@@ -86,6 +86,16 @@ export function deviceBytes(size: number): number {
   return 6 + 8 * size;
 }
 
+/** Says what is wrong with a queue's size or the alignment of its parts, or null. */
+export function shapeFault(areas: QueueAreas, sizeMax: number): QueueFaultReason | null {
+  const { size, descriptor, driver, device } = areas;
+  if (!Number.isInteger(size) || !isPowerOfTwo(size) || size > sizeMax || size > QUEUE_SIZE_MAX)
+    return "size";
+  if (!(descriptor >= 0 && driver >= 0 && device >= 0)) return "ring-outside-memory";
+  const isAligned = descriptor % 16 === 0 && driver % 2 === 0 && device % 4 === 0;
+  return isAligned ? null : "misaligned";
+}
+
 /**
  * Says what is wrong with a queue's placement.
  *
@@ -93,19 +103,19 @@ export function deviceBytes(size: number): number {
  * @returns null when the queue can be used
  */
 export function areasFault(
-  memory: GuestMemory,
+  memory: DeviceMemory,
   areas: QueueAreas,
   sizeMax: number,
 ): QueueFaultReason | null {
+  const reason = shapeFault(areas, sizeMax);
+  if (reason !== null) return reason;
   const { size, descriptor, driver, device } = areas;
-  if (!Number.isInteger(size) || !isPowerOfTwo(size) || size > sizeMax || size > QUEUE_SIZE_MAX)
-    return "size";
-  if (!(descriptor >= 0 && driver >= 0 && device >= 0)) return "ring-outside-memory";
-  if (descriptor % 16 !== 0 || driver % 2 !== 0 || device % 4 !== 0) return "misaligned";
+  // Behind an IOMMU the ring may be mapped later, and until then the queue waits.
   const isInside =
-    memory.contains(descriptor, descriptorBytes(size)) &&
-    memory.contains(driver, driverBytes(size)) &&
-    memory.contains(device, deviceBytes(size));
+    memory.isTranslated ||
+    (memory.contains(descriptor, descriptorBytes(size)) &&
+      memory.contains(driver, driverBytes(size)) &&
+      memory.contains(device, deviceBytes(size)));
   return isInside ? null : "ring-outside-memory";
 }
 

@@ -2,7 +2,7 @@
  * The queues of one device and the state that is common to them: whether the driver is ready, and
  * whether the device needs a reset because a queue broke.
  */
-import type { GuestMemory } from "../memory/guest-memory.ts";
+import type { DeviceMemory } from "../memory/device-memory.ts";
 import { DeviceQueue } from "./virtqueue-device.ts";
 import type { QueueFault } from "./virtqueue-layout.ts";
 
@@ -24,7 +24,7 @@ export class DeviceQueues {
    * @param onFault - told of the first fault: with DRIVER_OK a configuration change is signalled
    */
   constructor(
-    memory: GuestMemory,
+    memory: DeviceMemory,
     sizesMax: readonly number[],
     onFault: ((fault: DeviceFault) => void) | null = null,
   ) {

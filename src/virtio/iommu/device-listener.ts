@@ -33,6 +33,8 @@ export interface IommuListener {
   ): void;
   /** An endpoint is attached elsewhere, or bypasses from now on, or no longer does. */
   endpointChanged?(endpoint: number): void;
+  /** A fault record waits for the event queue. */
+  faulted?(): void;
   /** A domain and everything mapped in it is gone; its ID may come back for another. */
   domainRemoved?(domain: number): void;
 }

@@ -151,6 +151,15 @@ export class Translator {
     }
   }
 
+  /**
+   * Records that an access failed behind the translation: nothing answers at the address that it
+   * leads to. [P] V119: neither domain nor mapping is at fault, so the reason is UNKNOWN.
+   */
+  reportUnanswered(endpointId: number, pfn: number, offset: number, access: number): void {
+    if (this.#state.endpoints.has(endpointId))
+      this.#report(FaultReason.UNKNOWN, access, endpointId, pfn, offset);
+  }
+
   #report(
     reason: number,
     access: number,
@@ -161,6 +170,7 @@ export class Translator {
     const state = this.#state;
     state.faults.push(reason, access, endpointId, pfn, offset);
     state.meter.step(Step.fault, 1, 0);
+    for (const listener of state.listeners) listener.faulted?.();
     return this.#refuse(reason, pfn, offset);
   }
 

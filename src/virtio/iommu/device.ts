@@ -16,13 +16,19 @@ import type { RangeMap } from "../../iommu/range-map.ts";
 import type { MemoryView } from "../../memory/memory-view.ts";
 import { type Meter, NULL_METER, Step } from "../../meter.ts";
 import { attach, detach } from "./device-attach.ts";
-import { completeConfig, type EndpointConfig, type IommuConfig } from "./device-config.ts";
+import {
+  completeConfig,
+  type EndpointConfig,
+  type IommuConfig,
+  type ReservedRegion,
+} from "./device-config.ts";
 import type { FaultLog } from "./device-faults.ts";
 import type { IommuListener } from "./device-listener.ts";
 import { map, unmap } from "./device-map.ts";
 import { probe } from "./device-probe.ts";
 import { DeviceState } from "./device-state.ts";
 import {
+  isBypassed,
   type SegmentVisitor,
   type Translation,
   type TranslationFault,
@@ -194,6 +200,22 @@ export class VirtioIommuDevice {
     visitor: SegmentVisitor,
   ): Translation {
     return this.#translator.translate(endpoint, pfn, offset, bytes, access, visitor);
+  }
+
+  /** Records an access that failed behind the translation; see {@link Translator}. */
+  reportUnanswered(endpoint: number, pfn: number, offset: number, access: number): void {
+    this.#translator.reportUnanswered(endpoint, pfn, offset, access);
+  }
+
+  /** Whether an endpoint's accesses pass through untranslated at the moment (V107). */
+  bypasses(endpoint: number): boolean {
+    const state = this.#state.endpoints.get(endpoint);
+    return state !== undefined && isBypassed(this.#state, state);
+  }
+
+  /** Reserved regions of an endpoint, none for one that the device does not manage. */
+  reservedOf(endpoint: number): readonly ReservedRegion[] {
+    return this.#state.endpoints.get(endpoint)?.regions.map((region) => region.config) ?? [];
   }
 
   /** Why and where the last refused access failed. */

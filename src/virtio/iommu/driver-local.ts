@@ -4,6 +4,7 @@
  */
 import { GuestMemory } from "../../memory/guest-memory.ts";
 import { type Meter, NULL_METER } from "../../meter.ts";
+import { CommonFeature } from "../features.ts";
 import type { DeviceFault, DeviceQueues } from "../virtqueue-set.ts";
 import { DeviceQueues as Queues } from "../virtqueue-set.ts";
 import { VirtioIommuDevice } from "./device.ts";
@@ -12,7 +13,7 @@ import { IommuQueues } from "./device-queue.ts";
 import { type Result, ViommuDriver } from "./driver.ts";
 import { DriverArea } from "./driver-area.ts";
 import { type DriverSettings, LINUX_7_2 } from "./driver-settings.ts";
-import { CommonFeature, type LocalDevice, LocalTransport } from "./driver-transport.ts";
+import { type LocalDevice, LocalTransport } from "./driver-transport.ts";
 import { FEATURES_ALL, IommuQueue } from "./protocol.ts";
 
 /** Ring features as QEMU offers them. */

@@ -6,6 +6,7 @@ import { expect } from "vitest";
 import { GuestMemory } from "../../memory/guest-memory.ts";
 import { newView } from "../../memory/memory-view.ts";
 import { CountingMeter } from "../../meter.ts";
+import { CommonFeature } from "../features.ts";
 import { Pop } from "../virtqueue-device.ts";
 import { Chain } from "../virtqueue-segments.ts";
 import { DeviceQueues } from "../virtqueue-set.ts";
@@ -13,7 +14,7 @@ import { type Endpoint, type Result, ViommuDriver } from "./driver.ts";
 import { DriverArea } from "./driver-area.ts";
 import type { ViommuDomain } from "./driver-domain.ts";
 import { type DriverSettings, LINUX_7_2 } from "./driver-settings.ts";
-import { CommonFeature, type LocalDevice, LocalTransport } from "./driver-transport.ts";
+import { type LocalDevice, LocalTransport } from "./driver-transport.ts";
 import { Config, FEATURES_ALL, RequestType } from "./protocol.ts";
 
 /** Where the driver keeps its rings. */

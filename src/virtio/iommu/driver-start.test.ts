@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { GuestMemory } from "../../memory/guest-memory.ts";
 import { NULL_METER } from "../../meter.ts";
+import { CommonFeature, DeviceStatus } from "../features.ts";
 import type { QueueAreas } from "../virtqueue-layout.ts";
 import { ViommuDriver } from "./driver.ts";
 import { DriverArea } from "./driver-area.ts";
@@ -14,12 +15,7 @@ import {
   ScriptedDevice,
 } from "./driver-scripted.suite.ts";
 import { LINUX_7_2 } from "./driver-settings.ts";
-import {
-  CommonFeature,
-  DeviceStatus,
-  type DriverTransport,
-  LocalTransport,
-} from "./driver-transport.ts";
+import { type DriverTransport, LocalTransport } from "./driver-transport.ts";
 import { FEATURES_ALL, featureSet } from "./protocol.ts";
 
 /** Writes down what the driver does to its transport. */

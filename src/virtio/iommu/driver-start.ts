@@ -8,6 +8,7 @@
 import { Errno } from "../../errno.ts";
 import type { Meter } from "../../meter.ts";
 import { log2Floor, PAGE_SHIFT, PFN_LAST } from "../../units.ts";
+import { CommonFeature, DeviceStatus } from "../features.ts";
 import { DriverQueue, driverQueueFault } from "../virtqueue-driver.ts";
 import {
   descriptorBytes,
@@ -22,7 +23,7 @@ import { EventQueue } from "./driver-events.ts";
 import { RequestQueue } from "./driver-requests.ts";
 import type { DriverSettings } from "./driver-settings.ts";
 import { RequestSlots } from "./driver-slots.ts";
-import { CommonFeature, DeviceStatus, type DriverTransport } from "./driver-transport.ts";
+import type { DriverTransport } from "./driver-transport.ts";
 import { Config, FEATURES_ALL, featureSet, IommuQueue, MapFlag } from "./protocol.ts";
 
 /** Entries of an indirect table: a request has two buffers. */

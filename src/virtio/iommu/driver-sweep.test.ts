@@ -6,10 +6,10 @@ import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { DomainType, IommuDomain } from "../../iommu/domain.ts";
 import { PROT_RW } from "../../iommu/prot.ts";
+import { DeviceStatus } from "../features.ts";
 import type { AnyDomain, Endpoint } from "./driver.ts";
 import { DriverWorld, type ScriptedConfig } from "./driver-scripted.suite.ts";
 import { type DriverSettings, LINUX_6_4, LINUX_7_2 } from "./driver-settings.ts";
-import { DeviceStatus } from "./driver-transport.ts";
 import { FEATURES_ALL, featureSet } from "./protocol.ts";
 
 /** What a device has mapped, by domain, built from the requests it got. */

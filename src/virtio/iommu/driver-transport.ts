@@ -6,28 +6,9 @@
  * PCI Bus"; rules V185 and V187 of the reference "virtio-iommu".
  */
 
+import { CommonFeature, DeviceStatus } from "../features.ts";
 import type { QueueAreas } from "../virtqueue-layout.ts";
 import type { DeviceQueues } from "../virtqueue-set.ts";
-
-/** Bits of the device status. */
-export const DeviceStatus = {
-  ACKNOWLEDGE: 1,
-  DRIVER: 2,
-  DRIVER_OK: 4,
-  FEATURES_OK: 8,
-  NEEDS_RESET: 64,
-  FAILED: 128,
-} as const;
-
-/** Feature bits that are common to all devices, as bits of their 32-bit word. */
-export const CommonFeature = {
-  /** Word 0, bit 28. */
-  INDIRECT_DESC: 0x1000_0000,
-  /** Word 0, bit 29. */
-  EVENT_IDX: 0x2000_0000,
-  /** Word 1, bit 0 (feature 32). */
-  VERSION_1: 1,
-} as const;
 
 /** A device as its driver reaches it. */
 export interface DriverTransport {

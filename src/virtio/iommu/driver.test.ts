@@ -6,9 +6,9 @@ import { describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
 import { IotlbGather } from "../../iommu/gather.ts";
 import { PROT_RW } from "../../iommu/prot.ts";
+import { DeviceStatus } from "../features.ts";
 import { AREA_START, DriverWorld } from "./driver-scripted.suite.ts";
 import { ALL_CORRECTIONS, LINUX_7_2 } from "./driver-settings.ts";
-import { DeviceStatus } from "./driver-transport.ts";
 import { FEATURES_ALL, featureSet, RequestType, Status } from "./protocol.ts";
 
 const gather = new IotlbGather();
