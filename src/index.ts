@@ -16,6 +16,12 @@ export { Errno, errnoName } from "./errno.ts";
 export { AssertionError, type Position, positionText, StackError } from "./errors.ts";
 export { type AcpiKind, buildTable } from "./firmware/acpi/build.ts";
 export { type DecodedTable, decodeTable } from "./firmware/acpi/decode.ts";
+export {
+  type Delivery,
+  type DeliveryTarget,
+  type DeliveryWay,
+  deliver,
+} from "./firmware/acpi/delivery.ts";
 export { readTables, type TablesReading } from "./firmware/acpi/machine-parts.ts";
 export { decodeBlob, encodeBlob } from "./firmware/devicetree/blob.ts";
 export type { DevicetreeBlob } from "./firmware/devicetree/blob-format.ts";

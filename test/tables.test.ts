@@ -59,6 +59,10 @@ describe("tables build", () => {
   it("takes the ids of a table that it shall replace, one revision up", async () => {
     const path = join(files.folder, "like.aml");
     const words = ["tables", "build", example("vm.yaml"), "--as", "srat", "-o", path];
+    const written = await runCli([...words, "--like", example("SRAT")]);
+    expect(written.stderr).toMatch(/kernel\/firmware\/acpi\/like.aml: replaces/);
+    const viot = ["tables", "build", example("vm.yaml"), "--as", "viot", "-o", path];
+    expect((await runCli(viot)).stderr).toMatch(/like.aml: refused, .*Unknown signature/);
     await runCli([...words, "--like", example("SRAT")]);
     const run = await runCli(["tables", "dump", path]);
     expect(run.stdout).toMatch(/oemId +"BOCHS "/);

@@ -3,7 +3,9 @@ import { writeFileSync } from "node:fs";
 import { suggestion } from "../config/nearest.ts";
 import { StackError } from "../errors.ts";
 import { decodeTable } from "../firmware/acpi/decode.ts";
+import { deliver } from "../firmware/acpi/delivery.ts";
 import { HEADER_BYTES } from "../firmware/acpi/header.ts";
+import { acpiFamily } from "../firmware/acpi/kinds.ts";
 import { defaultIds, idsOf, type TableIds } from "../firmware/acpi/table-writer.ts";
 import { checkMachine } from "../firmware/check-machine.ts";
 import type {
@@ -162,6 +164,7 @@ export async function build(flags: BuildFlags, path: string, terminal: Terminal)
   if (flags.output !== undefined && flags.output !== STDIN_PATH) {
     writeTo(flags.output, flags.output, bytes);
     terminal.note(`${flags.output}: ${kind.name}, ${bytes.length} bytes`);
+    for (const line of await waysOf(bytes, flags)) terminal.note(line);
   } else if (kind.isText) {
     terminal.print(new TextDecoder().decode(bytes));
   } else if (flags.output === undefined) {
@@ -175,6 +178,22 @@ export async function build(flags: BuildFlags, path: string, terminal: Terminal)
     writeTo(STDOUT, "(standard output)", bytes);
   }
   return Exit.DONE;
+}
+
+/** How a table that was written reaches a guest. */
+async function waysOf(bytes: Uint8Array, { like, output }: BuildFlags): Promise<string[]> {
+  if (!acpiFamily.recognises(bytes)) return [];
+  const known = like === undefined ? [] : [await readBytes(like, like)];
+  const target = { board: "q35", tables: known } as const;
+  const name = output!.replace(/^.*\//, "");
+  return (["acpitable", "initrd"] as const).map((way) => {
+    const { outcome, why } = deliver(bytes, way, target);
+    const how = way === "initrd" ? `kernel/firmware/acpi/${name}` : `-acpitable file=${output}`;
+    // What the platform has is known only where the table is like one of it.
+    if (outcome !== "used") return `  ${how}: ${outcome}, ${why}`;
+    const more = way === "initrd" ? "; --like makes one that replaces" : " by QEMU";
+    return `  ${how}: used where there is none${more}`;
+  });
 }
 
 function kindNamed(name: string): DescriptionKind {

@@ -1,6 +1,11 @@
 /** Tables that are right in themselves and wrong for the machine, by the numbers of the reference. */
 import { describe, expect, it } from "vitest";
-import { EMPTY_MACHINE, type Machine, type MachineFunction } from "../topology/machine.ts";
+import {
+  EMPTY_MACHINE,
+  type Iommu,
+  type Machine,
+  type MachineFunction,
+} from "../topology/machine.ts";
 import { range } from "./acpi/rich-machine.suite.ts";
 import { checkMachine } from "./check-machine.ts";
 
@@ -59,6 +64,20 @@ describe("tables held against a machine", () => {
 
   it("name an IOMMU that is not there: everything fails open (F10)", () => {
     expect(codes(virtio(), machine(pci(0, 0x28)))).toEqual(["error topology/iommu-missing"]);
+  });
+
+  it("F77: name a function for an AMD unit that is not there: no groups at all", () => {
+    const [unit] = virtio().iommus as [Iommu];
+    const amd = { ...unit, segment: 0, rid: 0x20, kind: "amd" as const, capabilityOffset: 0x40 };
+    const registers = { start: 0xfed8_0000n, last: 0xfed8_3fffn };
+    const described = {
+      ...virtio(),
+      iommus: [{ ...amd, registers, features: null, features2: null }],
+    };
+    const [finding] = checkMachine(described, machine(pci(0, 0x28)));
+    expect(finding).toMatchObject({ code: "topology/iommu-missing" });
+    expect(finding!.effect).toMatch(/error=-19/);
+    expect(codes(described, machine(pci(0, 0x20), pci(0, 0x28)))).toEqual([]);
   });
 
   it("name a function that is no IOMMU: drivers wait, then go untranslated (F11)", () => {

@@ -110,8 +110,12 @@ function checkScopes(
 function checkFunctions(machine: Machine, findings: Findings): void {
   const map = new TranslationMap(machine);
   const uncovered: string[] = [];
+  const units = new Set(
+    machine.iommus.flatMap((one) => ("rid" in one ? keyOf(one.segment, one.rid) : [])),
+  );
   machine.functions.forEach((pci, index) => {
     if (pci.header !== "endpoint" || isVirtioIommu(pci)) return;
+    if (units.has(keyOf(pci.segment, ridOf(pci)))) return;
     if (hostBridgeOf(machine, pci)?.bypassesIommu === true) return;
     const own = map.of(index);
     const aliases = map.ofAliases(index);

@@ -37,8 +37,19 @@ export function iommuKindOf(option: QemuOption): Viommu["kind"] | null {
   return driver === "arm-smmuv3" ? "smmuv3" : null;
 }
 
+/** Width of input addresses where `aw-bits=` is not given: q35 and virt set it, others leave 64. */
+const virtioBits = new Map([
+  ["q35", 39],
+  ["virt", 48],
+]);
+
 /** What its properties say. @param name - as `/sys/class/iommu` of the guest will have it */
-export function viommuOf(option: QemuOption, kind: Viommu["kind"], name: string): Viommu {
+export function viommuOf(
+  option: QemuOption,
+  kind: Viommu["kind"],
+  name: string,
+  board: string,
+): Viommu {
   const { values, text: argument } = option;
   const on = (key: string, byItself: boolean) => isOn(values, key, byItself);
   const bits = wholeNumber(values.get("aw-bits") ?? values.get("aw_bits"));
@@ -51,7 +62,7 @@ export function viommuOf(option: QemuOption, kind: Viommu["kind"], name: string)
     interruptRemapping: isRegister ? on("intremap", true) : null,
     deviceIotlb: isRegister ? on("device-iotlb", false) : null,
     firstLevel: kind === "vtd" && on("x-scalable-mode", false) && on("x-flts", false),
-    addressBits: bits ?? (kind === "virtio" ? null : 48),
+    addressBits: bits ?? (kind === "virtio" ? (virtioBits.get(board) ?? 64) : 48),
     granuleBytes: granules.get(values.get("granule") ?? "") ?? GRANULE,
     argument,
   };

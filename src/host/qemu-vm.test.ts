@@ -111,6 +111,23 @@ describe("a virtual machine from a QEMU command line", () => {
     ]);
   });
 
+  it.each([
+    ["q35", 39],
+    ["pc", 64],
+    ["virt", 48],
+  ])("F92: a virtio-iommu on %s takes addresses of %i bits, unless it is told", (board, bits) => {
+    const line = `qemu -M ${board} -device virtio-iommu-pci`;
+    expect(vmOf(line).viommu!.addressBits).toBe(bits);
+    expect(vmOf(`${line},aw-bits=52`).viommu!.addressBits).toBe(52);
+  });
+
+  it("F90, F91: the IOMMU that QEMU refuses is none", () => {
+    const { viommu } = vmOf("qemu -M q35 -device virtio-iommu-device");
+    expect(viommu).toBe(null);
+    const two = vmOf("qemu -M q35 -device virtio-iommu-pci,addr=5 -device virtio-iommu-pci,addr=6");
+    expect(two.viommu!.name).toBe("0000:00:05.0");
+  });
+
   it("groups a device behind a root port alone, and one behind a switch's port with the port", () => {
     const { machine, devices } = vmOf(`qemu-system-x86_64 -M q35 -nodefaults -device intel-iommu
       -device pcie-root-port,id=r,chassis=1 -device nvme,serial=1,bus=r
@@ -128,6 +145,12 @@ describe("a virtual machine from a QEMU command line", () => {
     ["-device nvme,addr=1f.2", /taken/],
     ["-device pxb-pcie,id=p,bus_nr=9 -device nvme", /only bridges can be plugged into pxb-pcie/],
     ["-device pcie-root-port,id=r -device nvme,bus=r,addr=3", /has slot 0 only/],
+    [
+      "-device pcie-root-port,id=r -device virtio-iommu-pci,bus=r",
+      /goes on the root bus only/, // F91
+    ],
+    ["-device virtio-iommu-pci -device intel-iommu", /QEMU takes one/], // F91
+    ["-device virtio-iommu-device", /force-legacy=false/], // F90
     ["-wobble 3", /this option is not known/],
     ["-device flux-capacitor", /not known/],
     ["disk.img", /belongs to no option/],

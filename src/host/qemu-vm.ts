@@ -117,6 +117,11 @@ function addDevice(assembly: Assembly, option: QemuOption): void {
   const { values, text: argument } = option;
   const driver = canonicalDriver(values.get("driver") ?? "");
   const kind = iommuKindOf(option);
+  const refusal = refusedIommu(assembly, option, kind);
+  if (refusal !== null) {
+    assembly.ignored.push({ argument, why: refusal });
+    return;
+  }
   // amd-iommu makes a function; the others that are no PCI devices need no place.
   if (kind === "vtd" || kind === "smmuv3") {
     assembly.iommu ??= { option, own: null };
@@ -136,6 +141,30 @@ function addDevice(assembly: Assembly, option: QemuOption): void {
   if (problem !== null) assembly.ignored.push({ argument, why: problem });
   if (kind !== null && placed !== null) assembly.iommu ??= { option, own: placed };
   assembly.drafts.push({ option, driver, model, placed, problem });
+}
+
+/**
+ * Why QEMU would not make an IOMMU; null when it would, or it is none.
+ *
+ * Source: QEMU hw/virtio/virtio-iommu.c, virtio-iommu-pci.c, hw/i386/pc.c:
+ * pc_machine_device_pre_plug_cb, hw/arm/virt.c.
+ */
+function refusedIommu(
+  { iommu, buses }: Assembly,
+  { values }: QemuOption,
+  kind: Viommu["kind"] | null,
+): string | null {
+  if (values.get("driver") === "virtio-iommu-device") {
+    return "QEMU has no virtio-iommu on virtio-mmio; one of another process needs force-legacy=false";
+  }
+  if (kind === null) return null;
+  // Of Arm's there may be one for each root bus.
+  if (iommu !== null && (kind !== "smmuv3" || iommuKindOf(iommu.option) !== "smmuv3")) {
+    return "there is an IOMMU already, and QEMU takes one";
+  }
+  const name = values.get("bus")?.replace(/^.*\//, "");
+  const isOnRoot = name === undefined || name === buses.hostBridges[0]!.bus.name;
+  return kind === "virtio" && !isOnRoot ? "virtio-iommu-pci goes on the root bus only" : null;
 }
 
 const AMD_FUNCTION: DeviceModel = {
@@ -188,7 +217,7 @@ function finish(
   const indexOf = new Map(order.map((placed, index) => [placed, index]));
   const draftOf = new Map(drafts.map((draft) => [draft.placed, draft]));
   const hosts = new Map(host?.functions.map((one) => [pciName(one), one]));
-  const viommu = viommuFor(assembly);
+  const viommu = viommuFor(assembly, facts.board);
   const functions = order.map((placed) => {
     const bridge = placed.bus.bridge === null ? -1 : (indexOf.get(placed.bus.bridge) ?? -1);
     const draft = draftOf.get(placed) ?? null;
@@ -220,7 +249,7 @@ function finish(
   return { ...facts, machine, devices, viommu };
 }
 
-function viommuFor({ iommu }: Assembly): Viommu | null {
+function viommuFor({ iommu }: Assembly, board: string): Viommu | null {
   if (iommu === null) return null;
   const kind = iommuKindOf(iommu.option)!;
   const { own } = iommu;
@@ -228,7 +257,7 @@ function viommuFor({ iommu }: Assembly): Viommu | null {
     own !== null && kind === "virtio"
       ? pciName({ segment: 0, bus: own.bus.number, devfn: own.devfn })
       : unitName(kind, 0);
-  return viommuOf(iommu.option, kind, name);
+  return viommuOf(iommu.option, kind, name, board);
 }
 
 function isBridge({ role }: DeviceModel): boolean {

@@ -8,7 +8,7 @@ import { TranslationMap } from "../topology/translation.ts";
 import { archiveTree } from "./archive-tree.ts";
 import { CapturingTree } from "./capture.ts";
 import { inspectMachine, recordedText } from "./inspect.ts";
-import { realHost, realHosts } from "./real-hosts.suite.ts";
+import { realHost, realHosts, treeOf } from "./real-hosts.suite.ts";
 import { readHost } from "./sysfs.ts";
 
 describe.each(realHosts)("%s", (name) => {
@@ -139,6 +139,22 @@ describe("a VT-d guest of two nodes", () => {
       [false, 10],
       [true, 21],
     ]);
+  });
+});
+
+describe("an IOMMU by the name of its class device (F96)", () => {
+  it.each([
+    ["dmar3", "vtd", "../../devices/virtual/iommu/dmar3"],
+    ["ivhd0", "amd", "../../devices/pci0000:00/0000:00:00.2/iommu/ivhd0"],
+    ["0000:00:04.0", "virtio-pci", "../../devices/pci0000:00/0000:00:04.0/virtio0/iommu/x"],
+    ["LNRO0005:01", "virtio-mmio", "../../devices/platform/LNRO0005:01/virtio1/iommu/LNRO0005:01"],
+    ["a003e00.virtio_mmio", "virtio-mmio", "../../devices/platform/x/iommu/a003e00.virtio_mmio"],
+    ["smmu3.0x0000000009050000", "smmuv3", "../../devices/platform/arm-smmu-v3.0.auto/iommu/x"],
+    ["smmu.0x0000000009050000", "smmuv2", "../../devices/platform/arm-smmu.0.auto/iommu/x"],
+    ["fdab9000.iommu", "other", "../../devices/platform/fdab9000.iommu/iommu/fdab9000.iommu"],
+  ])("%s is a %s", (name, kind, link) => {
+    const { machine } = readHost(treeOf({ [`/sys/class/iommu/${name}`]: { link } }));
+    expect(machine.iommus).toMatchObject([{ name, kind }]);
   });
 });
 

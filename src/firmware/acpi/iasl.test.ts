@@ -13,6 +13,7 @@ import { type DumpField, type DumpNode, dumpItem } from "../table-dump.ts";
 import { encodeItem } from "../table-item.ts";
 import { type AcpiKind, buildTable } from "./build.ts";
 import { decodeTable } from "./decode.ts";
+import { seal } from "./header.ts";
 import { richMachine } from "./rich-machine.suite.ts";
 import { vector } from "./tables.suite.ts";
 
@@ -140,6 +141,22 @@ describe("iasl and a table that we wrote", () => {
       expect(withoutMaker(recompiled(iasl, file))).toEqual(withoutMaker(vector(name)));
     });
   }
+});
+
+describe("iasl and an SMMUv3 that overrides HTTU", () => {
+  itNeeds("iasl", "F43: shows the low bit alone, where the table has two", (iasl) => {
+    const bytes = buildTable("iort", richMachine).slice();
+    const nodes = dumpItem(decodeTable(bytes).root).items;
+    const { at } = nodes.find(({ name }) => name === "smmu-v3")!;
+    // COHACC override, and 2 (access flag and dirty state) in bits 2:1.
+    bytes[at + 24] = 0b101;
+    seal(bytes);
+    const shown = /HTTU Override : (\d)/.exec(disassembled(iasl, "httu", bytes));
+    expect(shown?.[1]).toBe("0");
+    expect(decodeTable(bytes).root.items.find((item) => item.at === at)).toMatchObject({
+      values: { flags: 0b101 },
+    });
+  });
 });
 
 describe("iasl's own template", () => {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Machine } from "../../topology/machine.ts";
+import { EMPTY_MACHINE, type Machine } from "../../topology/machine.ts";
 import { richMachine } from "../acpi/rich-machine.suite.ts";
 import { bridgeOf } from "../devicetree/devicetree.suite.ts";
 import {
@@ -60,7 +60,29 @@ describe("five ways to describe a PCI virtio-iommu, on four platforms of today",
     expect(pci("viot", rfc("x86-acpi"))).toBe(NOTHING);
     expect(pci("devicetree", rfc("devicetree"))).toBe(WORKS);
     expect(pci("builtin", rfc("x86-acpi"))).toBe(NOTHING);
-    expect(pci("builtin", rfc("microvm"))).toBe(WORKS);
+  });
+
+  it("F33: the RFC's kernel reads built-in topology of device 1014 alone, and 1057 is today's", () => {
+    const platform = at("microvm", { kernel: "rfc-2019" });
+    const withId = (device: number) => ({
+      ...pciMachine,
+      functions: pciMachine.functions.map((one, index) =>
+        index === 0 ? { ...one, vendor: 0x1af4, device } : one,
+      ),
+    });
+    const builtin = [described("builtin", pciMachine)];
+    expect(outcomes(withId(0x1014), builtin, platform).join(" ")).toBe(WORKS);
+    expect(outcomes(withId(0x1057), builtin, platform).join(" ")).toBe(NOTHING);
+  });
+
+  it("F21: a draft, or a VIOT without nodes, asks for ACS, where the driver is built", () => {
+    const acs = (kind: DescriptionName, machine: Machine, platform: GuestPlatform) =>
+      guestView(pciMachine, [{ kind, machine }], platform).requestsAcs;
+    expect(acs("viot-draft", EMPTY_MACHINE, at("x86-acpi"))).toBe(true);
+    expect(acs("viot", EMPTY_MACHINE, at("arm-acpi"))).toBe(true);
+    expect(acs("viot", EMPTY_MACHINE, at("x86-acpi", { driver: "none" }))).toBe(false);
+    expect(acs("dmar", EMPTY_MACHINE, at("x86-acpi"))).toBe(false);
+    expect(acs("viot", EMPTY_MACHINE, at("microvm"))).toBe(false);
   });
 
   it("the MMIO transport: viot and devicetree work, the command line is fatal (F88, F89)", () => {

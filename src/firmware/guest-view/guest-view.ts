@@ -84,7 +84,7 @@ export function guestView(
   descriptions: readonly GuestDescription[],
   platform: GuestPlatform,
 ): GuestView {
-  const uses = descriptions.map(({ kind }) => useOf(kind, platform));
+  const uses = descriptions.map(({ kind }) => useOf(kind, platform, machine));
   const read = descriptions.filter((_, index) => uses[index]!.isRead);
   const unread = uses.filter(({ isRead }) => !isRead).map((one) => one.rule);
   const lookup = new Lookup(machine, read);
@@ -99,8 +99,10 @@ export function guestView(
   const devices = machine.platformDevices.map((one) => judge(lookup.ofDevice(one), one.driver));
   const requestsAcs =
     read.some(({ machine: said }) => said.iommus.some((one) => one.translates.length > 0)) ||
-    // The mere presence of a VIOT does (F21).
-    (platform.name.endsWith("acpi") && descriptions.some(({ kind }) => kind.startsWith("viot")));
+    // The mere presence of a VIOT does, where the kernel is built with it (F21).
+    (platform.name.endsWith("acpi") &&
+      platform.driver !== "none" &&
+      descriptions.some(({ kind }) => kind.startsWith("viot")));
   const grouped = withIommus(machine, functions, devices, requestsAcs);
   const groups = deriveGroups(grouped);
   const groupOf = new Map(

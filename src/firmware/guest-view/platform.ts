@@ -6,6 +6,7 @@
  * drivers/iommu/of_iommu.c, drivers/iommu/Kconfig; the RFC series of November 2019.
  */
 import type { Machine } from "../../topology/machine.ts";
+import { RFC_FIXUP_DEVICE } from "../builtin/formats.ts";
 
 /** One thing that a kernel does, and where. */
 export interface Rule {
@@ -75,8 +76,12 @@ export interface DescriptionUse {
 
 const rule = (text: string, source: string): Rule => ({ text, source });
 
-/** Whether a kernel reads a description at all. */
-export function useOf(kind: DescriptionName, platform: GuestPlatform): DescriptionUse {
+/** Whether a kernel reads a description at all. @param machine - what there is */
+export function useOf(
+  kind: DescriptionName,
+  platform: GuestPlatform,
+  { functions }: Pick<Machine, "functions">,
+): DescriptionUse {
   const no = (text: string, source: string) => ({ isRead: false, rule: rule(text, source) });
   const yes = (text: string, source: string) => ({ isRead: true, rule: rule(text, source) });
   const isAcpi = platform.name === "x86-acpi" || platform.name === "arm-acpi";
@@ -91,6 +96,10 @@ export function useOf(kind: DescriptionName, platform: GuestPlatform): Descripti
   }
   if (kind === "builtin") {
     if (!isRfc) return no("no released Linux reads topology in config space", "virtio-iommu.c");
+    if (!functions.some((one) => one.vendor === 0x1af4 && one.device === RFC_FIXUP_DEVICE)) {
+      const text = "its fixup knows device 1af4:1014 alone, and none is there";
+      return no(text, "RFC: virtio-iommu-topology.c");
+    }
     return platform.name === "microvm"
       ? yes("an early PCI fixup reads it, before any driver", "RFC: virtio-iommu-topology.c")
       : no("firmware describes the host bridge and goes first", "RFC: virtio-iommu-topology.c");
