@@ -4,7 +4,11 @@ import { exampleMachine } from "../machine/live-machine.suite.ts";
 import { qemuArguments } from "./command.ts";
 import { shellCommand, shellWord } from "./shell.ts";
 
-const files = { socketOf: (name: string) => `/run/${name}.sock`, viot: "/run/a,b/viot.aml" };
+const files = {
+  socketOf: (name: string) => `/run/${name}.sock`,
+  viot: "/run/a,b/viot.aml",
+  console: null,
+};
 
 /** The value behind an option. */
 const valuesOf = (words: readonly string[], option: string) =>
@@ -67,6 +71,13 @@ describe("the arguments of QEMU", () => {
       },
     ]);
     expect(valuesOf(words, "-acpitable")).toEqual(["file=/run/a,,b/viot.aml"]);
+  });
+
+  it("put the console on the terminal, or into a file", () => {
+    expect(valuesOf(qemuArguments(exampleMachine(), files), "-serial")).toEqual(["mon:stdio"]);
+    const words = qemuArguments(exampleMachine(), { ...files, console: "/c" });
+    expect(valuesOf(words, "-serial")).toEqual(["file:/c"]);
+    expect(valuesOf(words, "-monitor")).toEqual(["none"]);
   });
 
   it("boot a kernel, or the disk that is named", () => {

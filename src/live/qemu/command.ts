@@ -13,6 +13,8 @@ export interface MachineFiles {
   readonly socketOf: (name: string) => string;
   /** The VIOT, null when there is none. */
   readonly viot: string | null;
+  /** File for the guest's console; null: our terminal, with QEMU's monitor behind Ctrl-A c. */
+  readonly console: string | null;
 }
 
 const MEBIBYTE = 2 ** 20;
@@ -28,7 +30,7 @@ export function qemuArguments(machine: LiveMachine, files: MachineFiles): string
     ...["-m", `${memoryBytes / MEBIBYTE}M`, "-machine", board],
     ...memoryArguments(machine),
     ...["-nodefaults", "-no-user-config", "-nographic"],
-    ...["-serial", "stdio", "-monitor", "none"],
+    ...consoleArguments(files.console),
     ...ports.flatMap(portArguments),
     ...(files.viot === null ? [] : ["-acpitable", `file=${commas(files.viot)}`]),
     ...(iommu === null ? [] : deviceArguments(iommu.name, iommu.slot, files)),
@@ -36,6 +38,11 @@ export function qemuArguments(machine: LiveMachine, files: MachineFiles): string
     ...(qemu.kernel === null ? [] : kernelArguments(qemu)),
     ...qemu.extra,
   ];
+}
+
+function consoleArguments(file: string | null): string[] {
+  if (file === null) return ["-serial", "mon:stdio"];
+  return ["-serial", `file:${commas(file)}`, "-monitor", "none"];
 }
 
 /** Shared memory alone can be mapped by another process; sealed, it cannot shrink under it. */

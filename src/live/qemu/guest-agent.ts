@@ -30,7 +30,9 @@ export function agentArguments(socket: string): string[] {
 /** What a command came to. */
 export interface GuestAnswer {
   readonly status: number;
+  /** As text; {@link bytes} as it came. */
   readonly output: string;
+  readonly bytes: Uint8Array;
 }
 
 /** Bytes of output that are kept of one command. */
@@ -145,10 +147,10 @@ export class GuestAgent {
   }
 
   #settle(status: number): void {
-    const output = Buffer.from(this.#lines.join(""), "base64").toString("utf8");
+    const bytes = Buffer.from(this.#lines.join(""), "base64");
     const waiter = this.#waiter;
     this.#waiter = null;
-    waiter?.resolve({ status, output });
+    waiter?.resolve({ status, output: bytes.toString("utf8"), bytes });
   }
 }
 

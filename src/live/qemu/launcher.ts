@@ -9,8 +9,8 @@ export interface QemuEnd {
   readonly signal: NodeJS.Signals | null;
 }
 
-/** Where the guest's console goes: to ours, or into a file. */
-export type Console =
+/** Where QEMU's own output goes: to ours, or into a file. */
+export type Output =
   | { readonly kind: "inherit" }
   | { readonly kind: "file"; readonly path: string };
 
@@ -23,9 +23,9 @@ export class RunningQemu {
   readonly ended: Promise<QemuEnd>;
 
   /** @throws StackError `live/qemu-start` by {@link ended} when it cannot be started */
-  constructor(command: readonly string[], console: Console) {
+  constructor(command: readonly string[], output: Output) {
     const [program, ...words] = command;
-    const file = console.kind === "file" ? openSync(console.path, "w") : null;
+    const file = output.kind === "file" ? openSync(output.path, "w") : null;
     const stdio = file === null ? "inherit" : (["ignore", file, file] as const);
     const child = spawn(program ?? "", words, { stdio: stdio as never });
     if (file !== null) closeSync(file);
