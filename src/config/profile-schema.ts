@@ -21,7 +21,7 @@ const text = z.string({ error: "this is no text" }).max(4096);
 const jobText = z.string({ error: "this is no text" }).max(1 << 20);
 
 /** A number with or without a fraction. */
-function decimal(least: number, most: number) {
+export function decimal(least: number, most: number) {
   const what = `number from ${least} to ${most}`;
   return z
     .union([z.bigint(), z.number()], { error: `this is no ${what}` })
@@ -33,9 +33,9 @@ function decimal(least: number, most: number) {
     });
 }
 
-const nanoseconds = decimal(0, NS_MAX);
+export const nanoseconds = decimal(0, NS_MAX);
 
-const price = z.strictObject({
+export const price = z.strictObject({
   step: text,
   eachNs: nanoseconds.default(0),
   unitNs: nanoseconds.default(0),
@@ -63,6 +63,7 @@ const profileShape = {
     readNs: nanoseconds,
     writeNs: nanoseconds,
     bytesPerSecond: decimal(0, 1e15),
+    writeBytesPerSecond: decimal(1, 1e15).optional(),
     source: text.default(""),
   }),
   buffers: z

@@ -17,6 +17,8 @@ export interface DiskSpeed {
   readonly writeNs: number;
   /** Bytes a second, reads and writes together. */
   readonly bytesPerSecond: number;
+  /** Bytes a second of writes alone, where the medium takes them slower than the link brings them. */
+  readonly writeBytesPerSecond?: number | undefined;
 }
 
 const PS_PER_NS = 1000;
@@ -25,6 +27,8 @@ const PS_PER_NS = 1000;
 export class Disk {
   readonly channels: ServerPool;
   readonly link: Link;
+  /** What writes move over: the same, or the way onto the medium. */
+  readonly writeLink: Link;
   readonly #engine: Engine;
   readonly #readPs: number;
   readonly #writePs: number;
@@ -39,6 +43,11 @@ export class Disk {
     this.#engine = engine;
     this.channels = new ServerPool(engine, speed.channels);
     this.link = new Link(engine, { latency: 0, bytesPerSecond: speed.bytesPerSecond });
+    const { writeBytesPerSecond } = speed;
+    this.writeLink =
+      writeBytesPerSecond === undefined
+        ? this.link
+        : new Link(engine, { latency: 0, bytesPerSecond: writeBytesPerSecond });
     this.#readPs = Math.round(speed.readNs * PS_PER_NS);
     this.#writePs = Math.round(speed.writeNs * PS_PER_NS);
     this.#started = engine.define((slot) => {
@@ -46,7 +55,8 @@ export class Disk {
       this.#engine.after(isWrite ? this.#writePs : this.#readPs, this.#medium, slot);
     });
     this.#medium = engine.define((slot) => {
-      this.link.send(this.#requests[slot]!.bytes, this.#moved, slot);
+      const { bytes, isWrite } = this.#requests[slot]!;
+      (isWrite ? this.writeLink : this.link).send(bytes, this.#moved, slot);
     });
     this.#moved = engine.define((slot) => {
       const { handler, a } = this.#requests[slot]!;

@@ -31,12 +31,12 @@ export const CPUS_MAX = 4096;
 export function machineOf(profile: MachineProfile): FioMachine {
   const { iommu, cpusByNode, software, disk, buffers, host, prices } = profile;
   const nodeOfCpu = cpusByNode.flatMap((count, node) => Array.from({ length: count }, () => node));
-  const { channels, readNs, writeNs, bytesPerSecond } = disk;
+  const { source: _, ...speed } = disk;
   return {
     iommu,
     cpus: nodeOfCpu.length,
     ...(cpusByNode.length > 1 ? { nodeOfCpu } : {}),
-    disk: { channels, readNs, writeNs, bytesPerSecond },
+    disk: speed,
     prices: new PriceList(prices),
     submitNs: software.submitNs,
     completeNs: software.completeNs,

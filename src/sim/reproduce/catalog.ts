@@ -1,8 +1,9 @@
 /** Every published table that can be reproduced, by the name under which it is asked for. */
 import { StackError } from "../../errors.ts";
 import { flushQueueTables } from "./flush-queue.ts";
-import { ioPageFaultTables } from "./io-page-faults.ts";
+import { faultSpeedTables, ioPageFaultTables } from "./io-page-faults.ts";
 import { numaDomainTables } from "./numa-domains.ts";
+import { nvmeServerTables } from "./nvme-server.ts";
 import { pageTableTables } from "./page-table.ts";
 import { pcieBenchTables } from "./pcie-bench.ts";
 import { pinningTables } from "./pinning.ts";
@@ -15,9 +16,11 @@ export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new M
   ["2", flushQueueTables],
   ["5", vmStartTables],
   ["3", ioPageFaultTables],
+  ["fault-speed", faultSpeedTables],
   ["pcie-bench", pcieBenchTables],
   ["pinning", pinningTables],
   ["page-table", pageTableTables],
+  ["nvme-server", nvmeServerTables],
 ]);
 
 /**

@@ -316,10 +316,11 @@ class FioRun {
 
   /** The time since the disk got the request, less what it needs alone, is waiting. */
   #noteDisk(slot: Slot, index: number): void {
-    const { readNs, writeNs, bytesPerSecond } = this.#options.machine.disk;
+    const { readNs, writeNs, bytesPerSecond, writeBytesPerSecond } = this.#options.machine.disk;
+    const rate = slot.isWrite ? (writeBytesPerSecond ?? bytesPerSecond) : bytesPerSecond;
     const { now } = this.#engine;
     const medium = Math.round((slot.isWrite ? writeNs : readNs) * PS_PER_NS);
-    const transfer = Math.ceil(slot.bytes * (1e12 / bytesPerSecond));
+    const transfer = Math.ceil(slot.bytes * (1e12 / rate));
     this.#account.add(index, RequestPart.medium, medium);
     this.#account.add(index, RequestPart.transfer, transfer);
     this.#account.add(index, RequestPart.diskWait, now - slot.mark - medium - transfer);

@@ -141,7 +141,13 @@ function machineDoubled(machine: FioMachine, where: WhereTime): Candidate[] {
       },
     ),
     change("disk-bandwidth", "twice the disk's bandwidth", (named("transfer") + diskWait) / 2, {
-      disk: { ...disk, bytesPerSecond: disk.bytesPerSecond * 2 },
+      disk: {
+        ...disk,
+        bytesPerSecond: disk.bytesPerSecond * 2,
+        ...(disk.writeBytesPerSecond === undefined
+          ? {}
+          : { writeBytesPerSecond: disk.writeBytesPerSecond * 2 }),
+      },
     }),
     change("disk-channels", "twice the disk's channels", diskWait / 2, {
       disk: { ...disk, channels: disk.channels * 2 },
