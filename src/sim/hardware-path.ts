@@ -17,6 +17,7 @@ import { ReservedType } from "../iommu/reserved-regions.ts";
 import { TranslationUnit } from "../iommu/translation-unit.ts";
 import { PagePool } from "../memory/page-pool.ts";
 import type { GuestDma, GuestDmaOptions } from "./guest/dma-path.ts";
+import { meteredTrace } from "./host/metered-domain.ts";
 
 const LEVELS = 4;
 /** 512 MiB of page tables at most. */
@@ -56,7 +57,11 @@ export function buildHardwareDma(options: GuestDmaOptions): GuestDma {
   const driver = new HardwareDomain({ table });
   assert(driver.attach(unit, REQUESTER) === 0, "a fresh unit takes a device");
   const isLazy = policy.mode === "lazy";
-  const domain = new IommuDomain(isLazy ? DomainType.DMA_FQ : DomainType.DMA, driver);
+  const domain = new IommuDomain(
+    isLazy ? DomainType.DMA_FQ : DomainType.DMA,
+    driver,
+    meteredTrace(meter),
+  );
   const kind = policy.queue === "single" ? "single" : "per-cpu";
   const flushQueue = isLazy ? { flushQueue: { kind } as const } : {};
   const dma = new DmaDomain(domain, { cpus, meter, timer, ...flushQueue });

@@ -1,5 +1,6 @@
 /** Every published table that can be reproduced, by the name under which it is asked for. */
 import { StackError } from "../../errors.ts";
+import { commandQueueTables } from "./command-queue.ts";
 import { flushQueueTables } from "./flush-queue.ts";
 import { faultSpeedTables, ioPageFaultTables } from "./io-page-faults.ts";
 import { numaDomainTables } from "./numa-domains.ts";
@@ -20,6 +21,7 @@ export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new M
   ["pcie-bench", pcieBenchTables],
   ["pinning", pinningTables],
   ["page-table", pageTableTables],
+  ["command-queue", commandQueueTables],
   ["nvme-server", nvmeServerTables],
 ]);
 
