@@ -6,7 +6,7 @@
  */
 import { assert } from "../errors.ts";
 import type { DeviceMemory } from "../memory/device-memory.ts";
-import { newView } from "../memory/memory-view.ts";
+import { copyBetween, newView } from "../memory/memory-view.ts";
 import { FROM_HEAD, type Journal, nextCount, QueueWord } from "./journal.ts";
 import { CQE_BYTES, SQE_BYTES } from "./protocol.ts";
 
@@ -213,8 +213,13 @@ export class SubmissionQueue {
 
   /** Copies the entry at the head. @returns false when memory refuses */
   fetch(): boolean {
+    const memory = this.#memory;
     const address = this.place.address + this.head * SQE_BYTES;
-    return this.#memory.copyOut(address, this.entry, 0, SQE_BYTES);
+    const view =
+      memory.locate(address, SQE_BYTES, false) ?? memory.window(address, SQE_BYTES, false);
+    if (view === null) return false;
+    copyBetween(view, memory.at, this.entry, 0, SQE_BYTES);
+    return true;
   }
 
   /** Where the head is once the entry there is taken. */
