@@ -84,11 +84,29 @@ const prototypes: Readonly<
 export interface CallNumbers {
   readonly recvmmsg: number;
   readonly sendmmsg: number;
+  readonly ioSetup: number;
+  readonly ioDestroy: number;
+  readonly ioGetevents: number;
+  readonly ioSubmit: number;
 }
 
 const numbersByArchitecture: Readonly<Record<string, CallNumbers>> = {
-  x64: { recvmmsg: 299, sendmmsg: 307 },
-  arm64: { recvmmsg: 243, sendmmsg: 269 },
+  x64: {
+    recvmmsg: 299,
+    sendmmsg: 307,
+    ioSetup: 206,
+    ioDestroy: 207,
+    ioGetevents: 208,
+    ioSubmit: 209,
+  },
+  arm64: {
+    recvmmsg: 243,
+    sendmmsg: 269,
+    ioSetup: 0,
+    ioDestroy: 1,
+    ioGetevents: 4,
+    ioSubmit: 2,
+  },
 };
 
 /** The call numbers of this machine. @throws StackError `live/platform` */

@@ -12,10 +12,12 @@ import { viewOf } from "../../memory/memory-view.ts";
 import { Ledger } from "./ledger.ts";
 import { type CallNumbers, callNumbers, type LinuxCalls, loadCalls } from "./linux-calls.ts";
 import { Flag, kindOfMode, Option, Scratch } from "./linux-constants.ts";
+import { LinuxSyncQueue } from "./linux-sync-queue.ts";
 import { MAP_BYTES_MAX, type Mapping } from "./mapping.ts";
 import type { MessageSlot } from "./message-slot.ts";
 import type { PieceList } from "./piece-list.ts";
 import type { PollSet } from "./poll-set.ts";
+import type { SyncQueue } from "./sync-queue.ts";
 import {
   type FileStatus,
   type MapRequest,
@@ -167,6 +169,11 @@ class LinuxSystem implements System {
 
   sync(fd: number): number {
     return this.#result(this.#calls.fdatasync(fd));
+  }
+
+  createSyncQueue(owner: string): SyncQueue | number {
+    const fd = this.createEvent(owner);
+    return fd < 0 ? fd : new LinuxSyncQueue(this, this.#calls, this.#numbers, fd, owner);
   }
 
   punchHole(fd: number, offset: number, bytes: number): number {

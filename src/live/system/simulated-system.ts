@@ -18,6 +18,8 @@ import type { SimulatedKernel, SimulatedObject } from "./simulated-kernel.ts";
 import { SimulatedMemory } from "./simulated-memory.ts";
 import { release, SimulatedEvent } from "./simulated-object.ts";
 import { SimulatedListener, SimulatedSocket } from "./simulated-socket.ts";
+import { SimulatedSyncQueue } from "./simulated-sync-queue.ts";
+import type { SyncQueue } from "./sync-queue.ts";
 import {
   type FileStatus,
   type MapRequest,
@@ -158,6 +160,11 @@ export class SimulatedSystem implements System {
     const failed = this.#fault("sync");
     if (failed === 0) file.syncs += 1;
     return failed;
+  }
+
+  createSyncQueue(owner: string): SyncQueue | number {
+    const fd = this.createEvent(owner);
+    return fd < 0 ? fd : new SimulatedSyncQueue(this, fd);
   }
 
   punchHole(fd: number, offset: number, bytes: number): number {

@@ -6,6 +6,7 @@ import { MAP_BYTES_MAX, type Mapping } from "./mapping.ts";
 import { MessageSlot, SLOT_BYTES } from "./message-slot.ts";
 import { PieceList } from "./piece-list.ts";
 import { Poll, PollSet } from "./poll-set.ts";
+import type { SyncDone, SyncQueue } from "./sync-queue.ts";
 import { Seal, type System } from "./system.ts";
 
 /** An implementation under test. */
@@ -364,6 +365,29 @@ export function describeSystem(name: string, make: () => Promise<SystemUnderTest
         const own = system.map({ ...request, access: "private" }, "t") as Mapping;
         system.unmap(own);
         pieces.dispose();
+        system.close(fd);
+      });
+
+      it("are synced in the background, each told once", () => {
+        const fd = system.open(world.makeFile("disk", 8192), "read-write", "test");
+        const queue = system.createSyncQueue("test") as SyncQueue;
+        const set = new PollSet(system, 1, "test");
+        set.set(0, queue.fd, Poll.IN);
+        expect(system.poll(set, 0)).toBe(0);
+        expect([queue.start(fd, 7), queue.start(fd, 0xffff_fff0)]).toEqual([0, 0]);
+        expect(queue.pending).toBe(2);
+        const done: SyncDone[] = [];
+        while (done.length < 2) {
+          expect(system.poll(set, 10_000_000)).toBe(1);
+          done.push(...queue.take());
+        }
+        expect(done.map((each) => each.id).sort((a, b) => a - b)).toEqual([7, 0xffff_fff0]);
+        expect(done.every((each) => each.errno === 0)).toBe(true);
+        expect([queue.pending, queue.take().length, system.poll(set, 0)]).toEqual([0, 0, 0]);
+        expect(queue.start(999, 1)).toBe(-Errno.EBADF);
+        queue.start(fd, 2);
+        queue.dispose();
+        set.dispose();
         system.close(fd);
       });
 

@@ -18,6 +18,7 @@ import type { CallMemory, Mapping } from "./mapping.ts";
 import type { MessageSlot } from "./message-slot.ts";
 import type { PieceList } from "./piece-list.ts";
 import type { PollSet } from "./poll-set.ts";
+import type { SyncQueue } from "./sync-queue.ts";
 
 /** Longest socket path: sun_path holds 108 bytes with the terminating zero. */
 export const SOCKET_PATH_BYTES_MAX = 107;
@@ -103,6 +104,8 @@ export interface System extends CallMemory {
   write(fd: number, pieces: PieceList, offset: number): number;
   /** Data and what is needed to find it reach the disk (fdatasync). Blocks. */
   sync(fd: number): number;
+  /** A queue for syncs in the background, or an error. */
+  createSyncQueue(owner: string): SyncQueue | number;
   /** Gives the range's blocks back; it reads as zeros, the size stays (fallocate). */
   punchHole(fd: number, offset: number, bytes: number): number;
   zeroRange(fd: number, offset: number, bytes: number): number;
