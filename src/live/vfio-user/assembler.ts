@@ -59,8 +59,11 @@ export class Assembler {
     const memory = this.#memory;
     const kept = memory.inputEnd - memory.inputStart;
     if (kept === 0) {
-      memory.inputStart = 0;
-      memory.inputEnd = 0;
+      if (memory.inputEnd !== 0) {
+        memory.inputStart = 0;
+        memory.inputEnd = 0;
+        memory.commit();
+      }
       return INPUT_HALF_BYTES;
     }
     const half = memory.inputStart < INPUT_HALF_BYTES ? 0 : INPUT_HALF_BYTES;

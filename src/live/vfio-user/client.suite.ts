@@ -98,6 +98,11 @@ export class TestClient {
     return this.system.send(this.fd, this.#slot);
   }
 
+  /** Lets the server work. */
+  settleFor(turns: number): void {
+    for (let turn = 0; turn < turns; turn += 1) this.#settle();
+  }
+
   /** Sends all of it, letting the server read between. */
   sendAll(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {

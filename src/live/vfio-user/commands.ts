@@ -43,6 +43,8 @@ export interface CommandTarget {
   client: ClientCapabilities | null;
   /** Memory was mapped that devices cannot reach: address 0 of the machine among it. */
   foundUnsharedMemory(bytes: bigint): void;
+  /** Memory was not mapped, because of its file. */
+  refusedMemory(errno: number): void;
   /** Memory went: perhaps to come back at once in other pieces. */
   unsettle(): void;
   reset(): void;
@@ -74,6 +76,7 @@ function dmaMap(target: CommandTarget, message: Message): number {
   if (argsz < DmaMap.bytes) return Errno.EINVAL;
   const fd = message.fds[0] ?? -1;
   const errno = target.dma.map(request, fd);
+  if (errno !== Errno.OK && fd >= 0) target.refusedMemory(errno);
   if (errno === Errno.OK && fd < 0 && request.address === 0n)
     target.foundUnsharedMemory(request.size);
   return errno;

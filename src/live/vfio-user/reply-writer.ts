@@ -99,17 +99,17 @@ export class ReplyWriter {
     if (!this.isWaiting) return true;
     while (this.isWaiting) {
       const start = memory.outputStart;
-      const isFresh = start >= memory.runEnd;
       const carrier = this.#carriers[0];
-      const isCarrier = isFresh && carrier?.at === start;
-      if (isFresh) memory.runEnd = isCarrier ? this.#replyEnd(start) : this.#runFrom(start);
-      const fds = isCarrier ? [carrier!.fd] : NO_DESCRIPTORS;
+      const isCarrier = carrier?.at === start;
+      if (start >= memory.runEnd) {
+        memory.runEnd = isCarrier ? this.#replyEnd(start) : this.#runFrom(start);
+        // Whoever goes on after a crash within the send has to know where it was to end.
+        memory.commit();
+      }
+      const fds = isCarrier ? [carrier.fd] : NO_DESCRIPTORS;
       const taken = transport.send(memory.output.u8, start, memory.runEnd - start, fds);
       if (taken === CLOSED) return false;
-      if (taken === 0) {
-        if (isFresh) memory.runEnd = start;
-        return true;
-      }
+      if (taken === 0) return true;
       if (isCarrier) this.#carriers.shift();
       memory.outputStart = start + taken;
       memory.commit();

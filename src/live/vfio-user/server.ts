@@ -14,8 +14,8 @@
  * const server = new VfioUserServer({ system, files, memory, interrupts, function: pci, name: "blk0" });
  * server.connect(new SocketTransport(system, system.accept(listener, "blk0"), "blk0"));
  */
-import { Errno } from "../../errno.ts";
-import { assert } from "../../errors.ts";
+import { Errno, errnoName } from "../../errno.ts";
+import { assert, StackError } from "../../errors.ts";
 import type { GuestMemory } from "../../memory/guest-memory.ts";
 import type { PciFunction } from "../../pci/function.ts";
 import { sizeText } from "../../units.ts";
@@ -207,6 +207,13 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     );
   }
 
+  refusedMemory(errno: number): void {
+    this.#log(
+      `${this.name}: a part of the machine's memory is refused with ${errnoName(errno)}: its file ` +
+        "must be one that nobody can make shorter, as QEMU's memory-backend-memfd is",
+    );
+  }
+
   unsettle(): void {
     this.#settleTurns = SETTLE_TURNS;
   }
@@ -247,7 +254,14 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     this.client = state.client;
     this.dma.restore(state.regions);
     const isFit = this.interrupts.restore(state.interrupts);
-    assert(isFit, "the state is of a function with as many vectors");
+    if (!isFit) {
+      throw new StackError({
+        code: "live/state",
+        kind: "input",
+        message: `The state of ${this.name} is of a device with other interrupts`,
+        hint: "a hand-over goes to the same machine file",
+      });
+    }
     this.function.restore(state.function);
     if (transport === null) return null;
     this.#storage = storage;
