@@ -23,6 +23,12 @@ export interface MetricPlace {
   readonly first: number;
 }
 
+/** Metrics that some devices have. */
+export interface MetricGroup {
+  readonly descriptions: readonly MetricDescription[];
+  readonly devices: readonly string[];
+}
+
 /** Slots of one metric: a histogram has its buckets and the sum. */
 const slotsOf = (description: MetricDescription) =>
   description.type === "histogram" ? BUCKET_COUNT + 1 : 1;
@@ -33,18 +39,20 @@ export class MetricTable {
   readonly bytes: number;
   readonly #byKey = new Map<string, MetricPlace>();
 
-  constructor(descriptions: readonly MetricDescription[], devices: readonly string[]) {
+  constructor(groups: readonly MetricGroup[]) {
     const places: MetricPlace[] = [];
     let first = 0;
-    for (const device of devices) {
-      for (const description of descriptions) {
-        for (const labelValue of description.label?.values ?? [null]) {
-          const place = { description, device, labelValue, first };
-          const key = keyOf(description.name, device, labelValue);
-          assert(!this.#byKey.has(key), `metric ${key} is declared once`);
-          this.#byKey.set(key, place);
-          places.push(place);
-          first += slotsOf(description);
+    for (const { descriptions, devices } of groups) {
+      for (const device of devices) {
+        for (const description of descriptions) {
+          for (const labelValue of description.label?.values ?? [null]) {
+            const place = { description, device, labelValue, first };
+            const key = keyOf(description.name, device, labelValue);
+            assert(!this.#byKey.has(key), `metric ${key} is declared once`);
+            this.#byKey.set(key, place);
+            places.push(place);
+            first += slotsOf(description);
+          }
         }
       }
     }

@@ -15,7 +15,7 @@ const descriptions: readonly MetricDescription[] = [
   { name: "mappings", help: "now", type: "gauge" },
   { name: "message_seconds", help: "time", type: "histogram" },
 ];
-const table = new MetricTable(descriptions, ["iommu0", "blk0"]);
+const table = new MetricTable([{ descriptions, devices: ["iommu0", "blk0"] }]);
 
 describe("latency buckets", () => {
   it("hold each value below their end and not below the end before", () => {
@@ -68,7 +68,8 @@ describe("metric memory", () => {
   it("refuses a name that is not declared, and one declared twice", () => {
     const memory = new MetricMemory(table, new ArrayBuffer(table.bytes), 0);
     expect(() => memory.counter("messages", "blk0", "c")).toThrow("is declared");
-    expect(() => new MetricTable([descriptions[1]!, descriptions[1]!], ["x"])).toThrow("once");
+    const twice = { descriptions: [descriptions[1]!, descriptions[1]!], devices: ["x"] };
+    expect(() => new MetricTable([twice])).toThrow("once");
     expect(() => new MetricMemory(table, new ArrayBuffer(8), 0)).toThrow("room");
   });
 });
