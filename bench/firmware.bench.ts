@@ -14,11 +14,11 @@ const target = { ns: 1000 };
 
 const common = { node: null, includesRest: false, endpoints: [], interruptSources: [] };
 
-/** Single functions, one of two apart so that nothing merges, a thousand in each segment. */
-function ranges(count: number): RidRange[] {
+/** Single functions, one of two apart so that nothing merges, so many in each segment. */
+function ranges(count: number, perSegment = 1000): RidRange[] {
   return Array.from({ length: count }, (_, index) => {
-    const rid = 2 * (index % 1000);
-    const segment = Math.floor(index / 1000);
+    const rid = 2 * (index % perSegment);
+    const segment = Math.floor(index / perSegment);
     return { segment, firstRid: rid, lastRid: rid, firstId: rid, includesBelow: false };
   });
 }
@@ -53,9 +53,7 @@ function machines(
       version: null,
       capability: null,
       extendedCapability: null,
-      translates: ranges(count)
-        .map((one) => ({ ...one, segment: 0, firstRid: one.firstRid }))
-        .slice(0, 8000),
+      translates: ranges(count, ENTRIES).slice(0, 8000),
     }),
     ivrs: machineWith({
       ...common,
@@ -67,7 +65,7 @@ function machines(
       registers,
       features: null,
       features2: null,
-      translates,
+      translates: ranges(count, ENTRIES),
     }),
     srat: {
       ...EMPTY_MACHINE,

@@ -16,8 +16,8 @@ export interface Span<Value> {
  *
  * @returns disjoint spans in ascending order; a span that is covered in its middle comes twice
  */
-export function laterWins<Value>(spans: readonly Span<Value>[]): Span<Value>[] {
-  if (isAscending(spans)) return [...spans];
+export function laterWins<Value>(spans: readonly Span<Value>[]): readonly Span<Value>[] {
+  if (isAscending(spans)) return spans;
   const turned = [...spans].reverse();
   if (isAscending(turned)) return turned;
   const edges = [...new Set(spans.flatMap((span) => [span.first, span.last + 1]))];
@@ -47,7 +47,12 @@ export function laterWins<Value>(spans: readonly Span<Value>[]): Span<Value>[] {
 
 /** Whether each span lies behind the one before it. */
 function isAscending(spans: readonly Span<unknown>[]): boolean {
-  return spans.every((span, index) => index === 0 || spans[index - 1]!.last < span.first);
+  let last = -1;
+  for (const span of spans) {
+    if (span.first <= last) return false;
+    last = span.last;
+  }
+  return true;
 }
 
 function joined<Value>(

@@ -8,11 +8,13 @@ import {
   closeSync,
   constants,
   type Dirent,
+  lstatSync,
   openSync,
   readdirSync,
   readlinkSync,
   readSync,
   realpathSync,
+  type Stats,
 } from "node:fs";
 import {
   directoryOf,
@@ -28,6 +30,8 @@ import {
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
 const FLAGS = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 const SMALL_BYTES = 4096;
+/** Names of a directory that are looked at one by one, before all of it is. */
+const SINGLY_MAX = 2;
 
 /** A tree on disk; `/` is the running system. */
 export class DiskTree implements HostTree {
@@ -38,6 +42,8 @@ export class DiskTree implements HostTree {
   readonly #realRoot: string | null;
   #error = "";
   readonly #kinds = new Map<string, ReadonlyMap<string, Dirent> | null>();
+  /** How many names of a directory were asked for one by one. */
+  readonly #asked = new Map<string, number>();
   readonly #directories = new Map<string, string | null>();
   readonly #buffer = new Uint8Array(SMALL_BYTES);
   /** What the one open file of a captured tree holds. */
@@ -93,7 +99,8 @@ export class DiskTree implements HostTree {
     let target = this.#attempt(() => readlinkSync(real));
     if (target === null && this.#error === "EINVAL" && !this.isLive) {
       // No link: a directory, or a file that stands for a link.
-      const bytes = this.#read(path, 1024);
+      const isFile = this.#attempt(() => lstatSync(real))?.isFile() === true;
+      const bytes = isFile ? this.#read(path, 1024) : null;
       target = bytes === null ? null : linkText(bytes);
     }
     return target === null ? null : resolvePath(directoryOf(path), target);
@@ -153,18 +160,26 @@ export class DiskTree implements HostTree {
   #resolve(path: string, root: string): string | null {
     const parent = this.#directory(directoryOf(path));
     if (parent === null) return null;
-    const here = `${parent}/${path.slice(path.lastIndexOf("/") + 1)}`;
-    const kind = this.#kindsIn(parent)?.get(path.slice(path.lastIndexOf("/") + 1));
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    const here = `${parent}/${name}`;
+    const kind = this.#kindOf(parent, name);
     if (kind?.isDirectory() === true) return here;
     if (kind?.isSymbolicLink() !== true) return null;
     const real = this.#attempt(() => realpathSync.native(here));
     return real !== null && `${real}/`.startsWith(`${root}/`) ? real : null;
   }
 
-  /** What each name in a directory is: one call for all of them. */
-  #kindsIn(directory: string): ReadonlyMap<string, Dirent> | null {
+  /** What a name in a directory is: asked for singly, then with one call for all of them. */
+  #kindOf(directory: string, name: string): Dirent | Stats | null {
     const known = this.#kinds.get(directory);
-    if (known !== undefined) return known;
+    if (known !== undefined) return known?.get(name) ?? null;
+    const asked = (this.#asked.get(directory) ?? 0) + 1;
+    if (asked > SINGLY_MAX) return this.#kindsIn(directory)?.get(name) ?? null;
+    this.#asked.set(directory, asked);
+    return this.#attempt(() => lstatSync(`${directory}/${name}`));
+  }
+
+  #kindsIn(directory: string): ReadonlyMap<string, Dirent> | null {
     const entries = this.#attempt(() => readdirSync(directory, { withFileTypes: true }));
     const kinds = entries === null ? null : new Map(entries.map((entry) => [entry.name, entry]));
     this.#kinds.set(directory, kinds);

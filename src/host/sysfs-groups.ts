@@ -5,7 +5,7 @@
  * iommu_group_add_device (a name that is taken already gets a number behind it).
  */
 import type { GroupType, RecordedGroup, RecordedRegion } from "../topology/machine.ts";
-import { follow, type HostTree } from "./tree.ts";
+import type { HostTree } from "./tree.ts";
 
 const GROUPS = "/sys/kernel/iommu_groups";
 const types = new Set<string>(["identity", "DMA", "DMA-FQ", "blocked", "unmanaged", "unknown"]);
@@ -19,7 +19,7 @@ export function readGroups(tree: HostTree): RecordedGroup[] {
   const groups: RecordedGroup[] = [];
   for (const name of tree.list(GROUPS) ?? []) {
     if (!/^\d{1,9}$/.test(name)) continue;
-    const directory = follow(tree, `${GROUPS}/${name}`);
+    const directory = `${GROUPS}/${name}`;
     const type = tree.text(`${directory}/type`);
     const text = tree.text(`${directory}/reserved_regions`) ?? "";
     let regions = regionsByText.get(text);

@@ -79,6 +79,8 @@ export function follow(tree: HostTree, path: string): string {
   for (let hops = 0; hops < LINKS_MAX; hops += 1) {
     const target = tree.link(at);
     if (target === null) return at;
+    // Where the kernel's devices are, nothing is a link to somewhere else.
+    if (target.startsWith("/sys/devices/")) return target;
     at = target;
   }
   return at;

@@ -18,6 +18,7 @@ import {
 import { type AcpiKind, buildTable } from "./build.ts";
 import { decodeTable } from "./decode.ts";
 import { readTables } from "./machine-parts.ts";
+import { richMachine } from "./rich-machine.suite.ts";
 import { idsOf } from "./table-writer.ts";
 
 const read = (name: string) =>
@@ -102,6 +103,15 @@ describe("a machine written and read", () => {
     firmware: "acpi",
     iommus,
     ...more,
+  });
+
+  it.each([
+    ["vtd", "dmar"],
+    ["amd", "ivrs"],
+  ] as const)("refuses a %s unit with functions of another segment in %s", (kind, as) => {
+    const unit = richMachine.iommus.find((one) => one.kind === kind)!;
+    const iommus = [{ ...unit, translates: [range(0x10, 0x10, 0x10, 7)] }];
+    expect(() => buildTable(as, { ...richMachine, iommus })).toThrow(/has functions of 7/);
   });
 
   it("keeps ranges of several segments as one VIOT node with ids 65536 apart (F3)", () => {

@@ -80,6 +80,16 @@ class DmarBuilder {
   }
 
   #putUnit(unit: VtdIommu): void {
+    for (const { segment, firstRid, firstId } of unit.translates) {
+      if (segment !== unit.segment) {
+        const message = `${unit.name} is on segment ${unit.segment} and has functions of ${segment}`;
+        throw cannotDescribe("dmar", message, "a unit of VT-d serves one segment");
+      }
+      if (firstId !== firstRid) {
+        const message = `${unit.name} has functions with other ids than their own`;
+        throw cannotDescribe("dmar", message, "VT-d knows functions by their requester ids");
+      }
+    }
     const { start, last } = unit.registers;
     const pages = (last - start + 1n) / 4096n;
     const at = this.#writer.put(Drhd, {

@@ -212,12 +212,12 @@ class IortReader {
   }
 
   /** Requester ids of a root complex that lead to IOMMUs, disjoint and ascending. */
-  #routesOf(node: Structure): Span<Route>[] {
+  #routesOf(node: Structure): readonly Span<Route>[] {
     return this.#follow(node, 0, RID_LAST, 0);
   }
 
   /** Ids `first … last` at a node, followed to IOMMUs; bounded by hops and by work. */
-  #follow(node: Structure, first: number, last: number, hops: number): Span<Route>[] {
+  #follow(node: Structure, first: number, last: number, hops: number): readonly Span<Route>[] {
     if (hops > HOPS_MAX) {
       if (this.#circles.has(node)) return [];
       this.#circles.add(node);

@@ -79,6 +79,11 @@ function putBlock(
           efr,
           efr2: unit.features2 ?? 0n,
         });
+  for (const { segment } of [...unit.translates, ...unit.interruptSources]) {
+    if (segment === unit.segment) continue;
+    const message = `${unit.name} is on segment ${unit.segment} and has functions of ${segment}`;
+    throw cannotDescribe("ivrs", message, "a unit of AMD-Vi serves one segment");
+  }
   for (const range of unit.translates) putRange(writer, range);
   for (const source of unit.interruptSources) {
     const variety = source.kind === "ioapic" ? 1 : 2;
