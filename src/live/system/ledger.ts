@@ -14,6 +14,8 @@ export interface Held {
 
 /** Descriptors and mappings with owners. */
 export class Ledger {
+  /** Told of each descriptor that is about to be closed. */
+  struck: (fd: number) => void = () => {};
   readonly #descriptors = new Map<number, string>();
   readonly #mappings = new Map<number, string>();
 
@@ -67,6 +69,7 @@ export class Ledger {
   /** Strikes a descriptor that is about to be closed. */
   strike(fd: number): void {
     assert(this.#descriptors.delete(fd), `descriptor ${fd} is closed by one who does not hold it`);
+    this.struck(fd);
   }
 
   enterMapping(address: number, owner: string): void {

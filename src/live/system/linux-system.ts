@@ -67,8 +67,15 @@ class LinuxSystem implements System {
     this.#calls.close(fd);
   }
 
-  duplicate(fd: number, owner: string): number {
-    return this.#opened(this.#calls.fcntl(fd, Option.F_DUPFD_CLOEXEC, 0), owner);
+  duplicate(fd: number, owner: string, lowest = 0): number {
+    return this.#opened(this.#calls.fcntl(fd, Option.F_DUPFD_CLOEXEC, lowest), owner);
+  }
+
+  duplicateTo(fd: number, target: number, owner: string): number {
+    const made = this.duplicate(fd, owner, target);
+    if (made === target || made < 0) return made;
+    this.close(made);
+    return -Errno.EBUSY;
   }
 
   status(fd: number): FileStatus | number {

@@ -62,10 +62,21 @@ export class SimulatedSystem implements System {
     for (const { kind, id } of this.ledger.open) if (kind === "descriptor") this.close(id);
   }
 
-  duplicate(fd: number, owner: string): number {
+  /** Gives another process a descriptor of the same thing, as a message would. */
+  give(fd: number, to: SimulatedSystem, owner: string, lowest = 0): number {
+    const open = this.#table.get(fd);
+    assert(open !== undefined, "what is given is open");
+    return to.#install(open.object, owner, open.isWritable, lowest);
+  }
+
+  duplicate(fd: number, owner: string, lowest = 0): number {
     const open = this.#table.get(fd);
     if (open === undefined) return -Errno.EBADF;
-    return this.#fault("duplicate") || this.#install(open.object, owner, open.isWritable);
+    return this.#fault("duplicate") || this.#install(open.object, owner, open.isWritable, lowest);
+  }
+
+  duplicateTo(fd: number, target: number, owner: string): number {
+    return this.#table.has(target) ? -Errno.EBUSY : this.duplicate(fd, owner, target);
   }
 
   status(fd: number): FileStatus | number {
@@ -380,12 +391,12 @@ export class SimulatedSystem implements System {
     return object.kind === "socket" ? object : -Errno.ENOTSOCK;
   }
 
-  #install(object: SimulatedObject, owner: string, isWritable = true): number {
+  #install(object: SimulatedObject, owner: string, isWritable = true, lowest = 0): number {
     if (this.#table.size >= this.kernel.descriptorsMax) {
       if (object.references === 0) release(object);
       return -Errno.EMFILE;
     }
-    let fd = FIRST_DESCRIPTOR;
+    let fd = Math.max(lowest, FIRST_DESCRIPTOR);
     while (this.#table.has(fd)) fd += 1;
     object.references += 1;
     this.#table.set(fd, { object, isWritable });

@@ -398,6 +398,15 @@ export function describeSystem(name: string, make: () => Promise<SystemUnderTest
         expect(() => system.close(999)).toThrow("does not hold");
       });
 
+      it("are named again from a number on, or by a number that is free", () => {
+        const e = event();
+        const high = system.duplicate(e, "test", 600);
+        expect(high).toBeGreaterThanOrEqual(600);
+        expect(system.duplicateTo(e, high + 7, "test")).toBe(high + 7);
+        expect(system.duplicateTo(e, high, "test")).toBe(-Errno.EBUSY);
+        closeAll([e, high, high + 7]);
+      });
+
       it("lists of pieces go on where a short call stopped", () => {
         const pieces = new PieceList(system, "test");
         const view = newView(64);

@@ -82,7 +82,10 @@ export interface System extends CallMemory {
   // Descriptors. All are close-on-exec.
   /** Closing one that the ledger does not hold is a mistake of the program. */
   close(fd: number): void;
-  duplicate(fd: number, owner: string): number;
+  /** @param lowest - the new descriptor is the first free one from here on */
+  duplicate(fd: number, owner: string, lowest?: number): number;
+  /** Makes `target`, which must be free, another name of the same thing. */
+  duplicateTo(fd: number, target: number, owner: string): number;
   /** Error 0 and what is known, or an error number. */
   status(fd: number): FileStatus | number;
 

@@ -134,3 +134,8 @@ export class StreamMemory {
     assert(this.outputEnd <= OUTPUT_BYTES, "the output lies inside");
   }
 }
+
+/** How often the positions in force have changed: tells whether a call's outcome is among them. */
+export function sequenceInForce(words: Int32Array): number {
+  return words[FIRST_RECORD + Atomics.load(words, IN_FORCE) * RECORD_WORDS + RECORD_WORDS - 1]!;
+}
