@@ -15,15 +15,15 @@ export const reproduceCommand = buildCommand<ReproduceFlags, string[], CliContex
       kind: "array",
       parameter: {
         brief:
-          "Which published tables: a thread's number, pcie-bench, pinning or page-table; all when absent",
+          "Which published tables: a thread's number, or a name; all when absent, an unknown one lists them",
         placeholder: "NAME",
         parse: (text: string) => text,
       },
     },
-    flags: { json },
+    flags: { json, html: { ...json, brief: "Print one HTML file with charts" } },
   },
   docs: {
     brief: "Published tables beside ours: error, and whether a row was fitted or predicted",
-    customUsage: ["2", "pcie-bench", "--json 2"],
+    customUsage: ["2", "pcie-bench", "--json 2", "--html > tables.html"],
   },
 });

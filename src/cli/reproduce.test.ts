@@ -30,7 +30,13 @@ describe("a row of a published table", () => {
   });
 
   it("says in text what it is", () => {
-    const table = { id: "t", title: "A table", source: "a list", rows: [compareRow(row, 94)] };
+    const table = {
+      id: "t",
+      title: "A table",
+      source: "a list",
+      rows: [compareRow(row, 94)],
+      summary: [],
+    };
     expect(renderReproduced(table, 80, (_, text) => text)).toMatchInlineSnapshot(`
       [
         "A table (% of host)",

@@ -1,4 +1,5 @@
 /** Reproduced tables as text: published, ours, error, and what the row is allowed to be off. */
+import type { NotReproduced } from "../sim/reproduce/not-reproduced.ts";
 import type { ReproducedRow, ReproducedTable } from "../sim/reproduce/table.ts";
 import type { Column, Section } from "./column.ts";
 import { renderSections, type Style, wrap } from "./table.ts";
@@ -42,25 +43,55 @@ export function renderReproduced(table: ReproducedTable, width: number, style: S
   const unit = table.rows[0]?.unit ?? "";
   const heading = { ...section, title: `${table.title} (${unit})` };
   return [
-    ...renderSections(nameColumn, [heading], table.rows, width, style),
+    ...renderSections(nameColumn, [heading], [...table.rows, ...table.summary], width, style),
     ...wrap(`published in: ${table.source}`, width).map((line) => style("quiet", line)),
   ];
 }
 
+/** How many targets are met: of rows that have one, and of tables as a whole. */
+export function targetsMet(tables: readonly ReproducedTable[]): { met: number; of: number } {
+  const asked = tables
+    .flatMap(({ rows, summary }) => [...rows, ...summary])
+    .filter(({ role, target, met }) => role === "predicted" && (target !== null || !met));
+  return { met: asked.filter(({ met }) => met).length, of: asked.length };
+}
+
+/** What all tables come to. */
+export function renderTotal(tables: readonly ReproducedTable[]): string[] {
+  const rows = tables.flatMap((table) => table.rows);
+  const fitted = rows.filter(({ role }) => role === "fitted").length;
+  const { met, of } = targetsMet(tables);
+  return [
+    `${tables.length} tables, ${rows.length} published cells: ${fitted} fitted, ` +
+      `${rows.length - fitted} predicted; ${met} of ${of} targets met`,
+  ];
+}
+
+/** What was published and is not here. */
+export function renderMissing(missing: readonly NotReproduced[], width: number): string[] {
+  return [
+    "Not reproduced",
+    ...missing.flatMap(({ name, reason }) => [
+      ...wrap(`- ${name}`, width),
+      ...wrap(reason, width - 2).map((line) => `  ${line}`),
+    ]),
+  ];
+}
+
 /** A value with three or four digits. */
-function figure(value: number): string {
+export function figure(value: number): string {
   if (value > 0 && value < 0.0995) return value.toFixed(3);
   return value >= 99.995 ? value.toFixed(1) : value.toFixed(2);
 }
 
-function errorText({ error, errorKind }: ReproducedRow): string {
+export function errorText({ error, errorKind }: ReproducedRow): string {
   if (error === null) return "-";
   const sign = error < 0 ? "-" : "+";
   const size = Math.abs(error);
   return errorKind === "points" ? `${sign}${size.toFixed(1)} pt` : `${sign}${percent(size)}`;
 }
 
-function targetText({ target, errorKind }: ReproducedRow): string {
+export function targetText({ target, errorKind }: ReproducedRow): string {
   if (target === null) return "-";
   return errorKind === "points" ? `<= ${target} pt` : `<= ${percent(target)}`;
 }

@@ -9,20 +9,22 @@ import { pageTableTables } from "./page-table.ts";
 import { pcieBenchTables } from "./pcie-bench.ts";
 import { pinningTables } from "./pinning.ts";
 import type { Reproduction } from "./table.ts";
+import { vfioUserTables } from "./vfio-user.ts";
 import { vmStartTables } from "./vm-start.ts";
 
 /** Tables by what they belong to: the number of a thread, or a study's name. */
 export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new Map([
   ["1", numaDomainTables],
   ["2", flushQueueTables],
-  ["5", vmStartTables],
   ["3", ioPageFaultTables],
+  ["5", vmStartTables],
   ["fault-speed", faultSpeedTables],
   ["pcie-bench", pcieBenchTables],
   ["pinning", pinningTables],
   ["page-table", pageTableTables],
   ["command-queue", commandQueueTables],
   ["nvme-server", nvmeServerTables],
+  ["vfio-user", vfioUserTables],
 ]);
 
 /**

@@ -77,14 +77,14 @@ const workloads: readonly Workload[] = [
 
 const policies = ["passthrough", "lazy-mq", "strict"] as const;
 
-function measure({ job, scale, windowPs }: Workload, name: string): number {
+function measure({ job, scale, windowPs }: Workload, name: string): number | null {
   const policy = policyNamed(name);
   assert(policy !== undefined, "the policy exists");
   const text = `[job]\nioengine=io_uring\ndirect=1\nnumjobs=4\niodepth=128\nsize=1g\n${job}\n`;
   const jobs = fioJobs(text, "job file").groups[0]!;
   const machine = machineOf(twoNodeServer);
   const { requests } = runFio({ jobs, machine, policy, seed: SEED, windows: WINDOWS, windowPs });
-  return requests.kind === "steady" ? requests.mean * scale : Number.NaN;
+  return requests.kind === "steady" ? requests.mean * scale : null;
 }
 
 /** A table for each workload: their units differ. */

@@ -13,30 +13,37 @@ const MEDIAN_MAX = 15;
  * Compares rows of one unit, and puts the median error and the pairs in another order behind them.
  *
  * @param scale - unit, and one of the last digit published: values so near may be equal
- * @param ours - what we got, by row
+ * @param ours - what we got, by row; null for a run that did not settle
  */
 export function compareTable(
   scale: { readonly unit: string; readonly resolution: number },
   rows: readonly TableRow[],
-  ours: readonly number[],
+  ours: readonly (number | null)[],
 ): ReproducedRow[] {
   const { unit, resolution } = scale;
   const compared = rows.map((row, index) =>
-    compareRow({ ...row, unit, errorKind: "relative", target: null }, ours[index]!),
+    compareRow({ ...row, unit, errorKind: "relative", target: null }, ours[index] ?? null),
   );
-  const errors = compared.filter(({ role }) => role === "predicted").map(({ error }) => error!);
+  const predicted = compared.filter(({ role }) => role === "predicted");
+  // What did not settle is as far off as can be.
+  const errors = predicted.map(({ error }) => Math.abs(error ?? Number.MAX_VALUE));
   const summary = { published: 0, role: "predicted", errorKind: "points" } as const;
-  return [
-    ...compared,
+  const together = [
     compareRow(
       { ...summary, name: "median error of predictions", unit: "%", target: MEDIAN_MAX },
-      100 * median(errors.map(Math.abs)),
+      100 * median(errors),
     ),
     compareRow(
       { ...summary, name: "pairs in another order", unit: "%", target: 0 },
       100 * shareDisordered(rows, ours, resolution),
     ),
   ];
+  return [...compared, ...together.map((row) => ({ ...row, isSummary: true as const }))];
+}
+
+/** What did not settle lies in no order. */
+function placeOf(ours: number | null | undefined): number {
+  return ours ?? Number.NaN;
 }
 
 function median(values: readonly number[]): number {
@@ -48,7 +55,7 @@ function median(values: readonly number[]): number {
 /** Of the pairs whose published values differ, the share that ours has not in that order. */
 function shareDisordered(
   rows: readonly TableRow[],
-  ours: readonly number[],
+  ours: readonly (number | null)[],
   resolution: number,
 ): number {
   // What was rounded to neighbours may have been the same.
@@ -61,7 +68,7 @@ function shareDisordered(
       if (Math.abs(difference) < least) continue;
       const published = Math.sign(difference);
       pairs += 1;
-      if (Math.sign(ours[a]! - ours[b]!) !== published) disordered += 1;
+      if (Math.sign(placeOf(ours[a]) - placeOf(ours[b])) !== published) disordered += 1;
     }
   }
   return pairs === 0 ? 0 : disordered / pairs;

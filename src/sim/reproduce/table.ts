@@ -28,6 +28,8 @@ export interface ReproducedRow extends PublishedRow {
   readonly error: number | null;
   /** Whether the target is met; a fitted row has none to meet. */
   readonly met: boolean;
+  /** Set when it is no published cell, but says something of all of them. */
+  readonly isSummary?: true;
 }
 
 /** A published table reproduced. */
@@ -36,7 +38,10 @@ export interface ReproducedTable {
   readonly title: string;
   /** Where it was published. */
   readonly source: string;
+  /** One for each published cell. */
   readonly rows: readonly ReproducedRow[];
+  /** What is asked of all of them together; empty where each has a target of its own. */
+  readonly summary: readonly ReproducedRow[];
 }
 
 /** One published table and the runs that give ours. */
@@ -48,9 +53,22 @@ export interface Reproduction {
   run(progress: (what: string) => void): ReproducedRow[];
 }
 
+/** Runs what gives a table. */
+export function reproduce(of: Reproduction, progress: (what: string) => void): ReproducedTable {
+  const all = of.run(progress);
+  return {
+    id: of.id,
+    title: of.title,
+    source: of.source,
+    rows: all.filter(({ isSummary }) => isSummary !== true),
+    summary: all.filter(({ isSummary }) => isSummary === true),
+  };
+}
+
 /** Puts our value beside the published one. */
 export function compareRow(row: PublishedRow, ours: number | null): ReproducedRow {
-  if (ours === null) return { ...row, ours, error: null, met: false };
+  if (ours === null || !Number.isFinite(ours))
+    return { ...row, ours: null, error: null, met: false };
   const difference = ours - row.published;
   const error = row.errorKind === "points" ? difference : difference / row.published;
   return { ...row, ours, error, met: row.target === null || Math.abs(error) <= row.target };
