@@ -124,8 +124,8 @@ export class GuestMemory implements DeviceMemory {
   }
 
   /** Whether every byte of `[address, address + length)` is memory; a length of 0 always is. */
-  contains(address: number, length: number): boolean {
-    return this.#reaches(address, length, false);
+  contains(address: number, length: number, forWrite = false): boolean {
+    return this.#reaches(address, length, forWrite);
   }
 
   /**

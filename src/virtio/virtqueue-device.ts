@@ -90,6 +90,11 @@ export class DeviceQueue {
     return this.#ring?.areas ?? null;
   }
 
+  /** Whether a part of the ring cannot be found in memory at the moment. */
+  get isPaused(): boolean {
+    return this.#ring !== null && !this.#ring.isUsable();
+  }
+
   /** Chains taken and not yet completed. */
   get inFlight(): number {
     return this.#inFlight;

@@ -12,7 +12,21 @@ import { type DeviceQueue, Pop } from "../virtqueue-device.ts";
 import { Chain } from "../virtqueue-segments.ts";
 import { REQUEST_BYTES, STOPPED, type VirtioIommuDevice } from "./device.ts";
 import { FAULT_BYTES } from "./device-faults.ts";
-import { TAIL_BYTES } from "./protocol.ts";
+import { RequestType, TAIL_BYTES } from "./protocol.ts";
+
+/**
+ * Requests in the order they were handled, kept where a crash does not reach: each MAP and UNMAP is
+ * a few bytes here, when saving the device anew would cost more than the request.
+ */
+export interface RequestLog {
+  /** Appends a record. @returns false when it is full: the request waits until it was emptied */
+  append(view: MemoryView, at: number, bytes: number): boolean;
+  /** Gives all records, in order. */
+  replay(take: (view: MemoryView, at: number, bytes: number) => void): void;
+}
+
+/** A record: the request's place in the available ring, its readable length, and its bytes. */
+const Record = { POSITION: 0, LENGTH: 1, REQUEST: 2, BYTES: 8 + REQUEST_BYTES } as const;
 
 /** The two queues of one device. */
 export class IommuQueues {
@@ -21,14 +35,24 @@ export class IommuQueues {
   readonly eventQueue: DeviceQueue;
   /** Fault records that found only buffers too short for them (V121). */
   recordsSkipped = 0;
+  /** Whether the last turn ended because the log is full. */
+  isLogFull = false;
+  readonly #log: RequestLog | null;
+  readonly #logged = newView(Record.BYTES);
   readonly #chain = new Chain();
   readonly #request = newView(REQUEST_BYTES);
   readonly #reply: MemoryView;
   readonly #record = newView(FAULT_BYTES);
   readonly #recordView = new DataView(this.#record.u8.buffer);
 
-  constructor(device: VirtioIommuDevice, requestQueue: DeviceQueue, eventQueue: DeviceQueue) {
+  constructor(
+    device: VirtioIommuDevice,
+    requestQueue: DeviceQueue,
+    eventQueue: DeviceQueue,
+    log: RequestLog | null = null,
+  ) {
     this.device = device;
+    this.#log = log;
     this.requestQueue = requestQueue;
     this.eventQueue = eventQueue;
     this.#reply = newView(device.replyBytesMax);
@@ -47,8 +71,14 @@ export class IommuQueues {
     const request = this.#request;
     const reply = this.#reply;
     let count = 0;
+    this.isLogFull = false;
     while (count < countMax && !device.isStopped && requestQueue.pop(chain) === Pop.CHAIN) {
       if (!this.#copyRequest() && requestQueue.gather(chain, request) < 0) break;
+      if (this.#log !== null && !this.#keep(this.#log)) {
+        requestQueue.unpop(chain);
+        this.isLogFull = true;
+        break;
+      }
       const used = device.handle(request, chain.readableBytes, reply, chain.writableBytes);
       if (used === STOPPED) break;
       const isReturned = this.#copyReply(used)
@@ -58,6 +88,33 @@ export class IommuQueues {
       count += 1;
     }
     return count;
+  }
+
+  /** Logs the request at hand before it has an effect. PROBE has none. */
+  #keep(log: RequestLog): boolean {
+    const request = this.#request;
+    if (request.u8[0] === RequestType.PROBE) return true;
+    const record = this.#logged;
+    record.u32[Record.POSITION] = (this.requestQueue.position - 1) & 0xffff;
+    record.u32[Record.LENGTH] = this.#chain.readableBytes;
+    record.u32.set(request.u32, Record.REQUEST);
+    return log.append(record, 0, Record.BYTES);
+  }
+
+  /**
+   * Handles again what the log holds, without an answer. A request that was not answered yet stands
+   * in the available ring still, where the queue resumes, and is left to that.
+   */
+  replayLog(): void {
+    const { device, requestQueue } = this;
+    const open = requestQueue.isEnabled ? requestQueue.position : -1;
+    this.#log?.replay((view, at, bytes) => {
+      if (bytes !== Record.BYTES || at % 4 !== 0) return;
+      const words = view.u32.subarray(at >> 2, (at + bytes) >> 2);
+      if (words[Record.POSITION] === open) return;
+      this.#request.u32.set(words.subarray(Record.REQUEST));
+      device.handle(this.#request, words[Record.LENGTH]!, this.#reply, TAIL_BYTES);
+    });
   }
 
   /**

@@ -26,6 +26,7 @@ import type { FaultLog } from "./device-faults.ts";
 import type { IommuListener } from "./device-listener.ts";
 import { map, unmap } from "./device-map.ts";
 import { probe } from "./device-probe.ts";
+import { restoreState, saveState } from "./device-save.ts";
 import { DeviceState } from "./device-state.ts";
 import {
   isBypassed,
@@ -295,6 +296,17 @@ export class VirtioIommuDevice {
   systemReset(): void {
     this.#state.reset();
     this.#setBypass(this.config.bypass && this.#state.isOffered(Feature.BYPASS_CONFIG));
+  }
+
+  /** The state as plain data; see device-save.ts. */
+  save(): unknown {
+    return saveState(this.#state);
+  }
+
+  /** Takes a state over in place of its own. @throws StackError `pci/state` */
+  restore(state: unknown): void {
+    this.#state.reset();
+    restoreState(this.#state, state);
   }
 
   /** Domain that an endpoint is in, or null. */

@@ -106,7 +106,7 @@ export class TranslatedMemory implements DeviceMemory, IommuListener, SegmentVis
     const isFound =
       this.#translate(address >>> 0, Math.floor(address / TWO_32), bytes, forWrite) === MEMORY;
     const view =
-      isFound && this.#pieces === 1 ? this.#memory.window(this.#starts[0]!, bytes) : null;
+      isFound && this.#pieces === 1 ? this.#memory.window(this.#starts[0]!, bytes, forWrite) : null;
     if (view === null) this.#held.hasRefused = true;
     else this.#held.add(Math.floor(address / PAGE_BYTES));
     this.at = this.#memory.at;
@@ -309,17 +309,18 @@ export class TranslatedMemory implements DeviceMemory, IommuListener, SegmentVis
 
   /** Whether all pieces lie in guest memory; the first byte that does not is reported. */
   #isMemory(pfn: number, offset: number, access: number): boolean {
+    const isWrite = access === Access.WRITE;
     let before = 0;
     for (let piece = 0; piece < this.#pieces; piece += 1) {
       const start = this.#starts[piece]!;
       const count = this.#counts[piece]!;
-      if (this.#memory.contains(start, count)) {
+      if (this.#memory.contains(start, count, isWrite)) {
         before += count;
         continue;
       }
       let within = 0;
       let step = Math.min(count, PAGE_BYTES - (start % PAGE_BYTES));
-      while (this.#memory.contains(start + within, step)) {
+      while (this.#memory.contains(start + within, step, isWrite)) {
         within += step;
         step = Math.min(count - within, PAGE_BYTES);
       }
