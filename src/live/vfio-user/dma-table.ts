@@ -70,8 +70,8 @@ interface Region extends SavedRegion {
   readonly hold: FileHold | null;
 }
 
-/** Devices reach memory below this. */
-const REACHABLE_PFN_LAST = 2 ** 41 - 1;
+/** Devices reach memory up to here: addresses are exact numbers, and so are ends. */
+const REACHABLE_PFN_LAST = 2 ** 41 - 2;
 
 /** The table. */
 export class DmaTable {
