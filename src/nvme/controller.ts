@@ -327,7 +327,7 @@ export class NvmeController {
   }
 
   #reportDoorbell(information: number): void {
-    if (this.#state.events.raise(EventType.ERROR, information)) this.#state.mustKeep = true;
+    if (this.#state.events.raise(EventType.ERROR, information)) this.#keep(null);
   }
 
   /** One interrupt for each vector with something new. */

@@ -94,7 +94,7 @@ export class Journal {
 
   clear(): void {
     const count = journalWords(this.queues);
-    for (let index = 0; index < count; index += 1) this.words[index] = 0;
+    for (let at = 0; at < count; at += 1) if (this.words[at] !== 0) this.words[at] = 0;
   }
 
   /** Whether the last entry of a completion queue is one that counts. */
