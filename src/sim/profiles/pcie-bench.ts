@@ -43,8 +43,8 @@ function machine({ name, roundTripNs, warmNs, missNs, entries }: Fitted): Window
       },
       {
         step: "entryRead",
-        eachNs: ENTRY_NS,
-        unitNs: 0,
+        eachNs: 0,
+        unitNs: ENTRY_NS,
         // 194 to 202 ns from a node one hop away.
         remoteUnitNs: 63,
         on: "walker",

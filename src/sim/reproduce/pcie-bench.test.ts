@@ -1,4 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { broadwell } from "../profiles/pcie-bench.ts";
+import { runWindow } from "../workload/random-window.ts";
 import { pcieBenchTables } from "./pcie-bench.ts";
 
 describe("pcie-bench's tables", () => {
@@ -13,4 +15,41 @@ describe("pcie-bench's tables", () => {
     },
     120_000,
   );
+});
+
+describe("a host that somebody else measured", () => {
+  // docs/reproduce-pcie-bench.md: 650 ns without an IOMMU, 300 for a miss, 128 entries.
+  const roundTripNs = 650;
+  const missNs = 300;
+  const entries = 128;
+  const walk = broadwell.prices.prices.find(({ step }) => step === "iotlbMiss")!;
+  const read = broadwell.prices.prices.find(({ step }) => step === "entryRead")!;
+  const machine = {
+    ...broadwell,
+    prices: broadwell.prices.with([{ ...walk, eachNs: missNs - read.unitNs }]),
+    iotlbEntries: entries + 1,
+    memoryTime: broadwell.memoryTime + (roundTripNs - 610) * 1000,
+  };
+  const base = { machine, pageShift: 12, isWarm: false, isWrite: false, seed: 1 } as const;
+
+  it.each([128, 256, 1024, 16_384])(
+    "has in a window of %s pages the latency of its share of misses",
+    (pages) => {
+      const { latency } = runWindow({ ...base, windowBytes: pages * 4096, isSingle: true });
+      const share = 1 - entries / pages;
+      const expected = 1000 * (roundTripNs + missNs * share);
+      expect(latency.kind === "steady" && Math.abs(latency.mean / expected - 1)).toBeLessThan(
+        0.005,
+      );
+    },
+  );
+
+  it("does as many walks at once as it has walkers", () => {
+    const run = { ...base, windowBytes: 2 ** 26, isSingle: false };
+    for (const walkers of [2, 4, 8]) {
+      const { rate } = runWindow({ ...run, machine: { ...machine, walkers } });
+      const count = rate.kind === "steady" ? (rate.mean * missNs) / 1e9 : 0;
+      expect(Math.abs(count / walkers - 1), `${walkers}`).toBeLessThan(0.05);
+    }
+  });
 });
