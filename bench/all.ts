@@ -17,6 +17,7 @@ import { benchmarks as timedTranslation } from "./timed-translation.bench.ts";
 import { benchmarks as type1 } from "./type1.bench.ts";
 import { benchmarks as vfioAttach } from "./vfio-attach.bench.ts";
 import { benchmarks as vfioRecording } from "./vfio-recording.bench.ts";
+import { benchmarks as vfioUser } from "./vfio-user.bench.ts";
 import { benchmarks as virtioIommu } from "./virtio-iommu.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
@@ -37,6 +38,7 @@ export const benchmarks: readonly Benchmark[] = [
   ...type1,
   ...vfioAttach,
   ...vfioRecording,
+  ...vfioUser,
   ...virtioIommu,
   ...virtqueue,
 ];

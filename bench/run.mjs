@@ -15,6 +15,8 @@ await build({
   target: "node20",
   // Bundling turns constants into variables, which the engine does not fold as it does in modules.
   minifySyntax: true,
+  // Holds a binary that it finds beside itself.
+  external: ["koffi"],
   logLevel: "error",
 });
 const done = spawnSync(process.execPath, ["--expose-gc", outfile, ...process.argv.slice(2)], {
