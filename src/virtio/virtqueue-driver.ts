@@ -39,6 +39,8 @@ export interface DriverQueueOptions {
   readonly eventIndex: boolean;
   /** Memory for one table of `entries` per descriptor, when INDIRECT_DESC is agreed on. */
   readonly indirect: { readonly start: number; readonly entries: number } | null;
+  /** Where the device finds a table, for a device behind an IOMMU; at its own address if absent. */
+  readonly mapTable?: (address: number, bytes: number) => number;
   /** Whether the driver wants interrupts; a queue without polls. */
   readonly callbacks: boolean;
 }
@@ -122,7 +124,8 @@ export class DriverQueue {
       const table = this.#writeTable(head, list);
       if (table < 0) return ADD_BROKEN;
       const bytes = count * DESCRIPTOR_BYTES;
-      this.#writeDescriptor(head, table >>> 0, Math.floor(table / 2 ** 32), bytes, INDIRECT);
+      const address = this.#options.mapTable?.(table, bytes) ?? table;
+      this.#writeDescriptor(head, address >>> 0, Math.floor(address / 2 ** 32), bytes, INDIRECT);
       this.#freeHead = this.#next[head]!;
     } else {
       let index = head;
