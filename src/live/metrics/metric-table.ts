@@ -35,6 +35,7 @@ const slotsOf = (description: MetricDescription) =>
 
 /** The places of all metrics of all devices. */
 export class MetricTable {
+  readonly groups: readonly MetricGroup[];
   readonly places: readonly MetricPlace[];
   readonly bytes: number;
   readonly #byKey = new Map<string, MetricPlace>();
@@ -56,6 +57,7 @@ export class MetricTable {
         }
       }
     }
+    this.groups = groups;
     this.places = places;
     this.bytes = first * 8;
   }
