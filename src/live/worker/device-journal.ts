@@ -19,8 +19,8 @@ import {
 import { CallRecord } from "./call-record.ts";
 
 const PAGE = 4096;
-const STATE_BYTES = 8 * 2 ** 20;
-const LOG_BYTES = 2 ** 18;
+const STATE_BYTES = 2 ** 24;
+const LOG_BYTES = 2 ** 22;
 /** Words that a function may keep what it wants in. */
 export const HOT_WORDS = 8192;
 
@@ -62,8 +62,8 @@ const Word = {
 export interface RecordLog {
   /** Adds a record. @returns false when it is full: a state must be kept, which empties it */
   append(view: MemoryView, at: number, bytes: number): boolean;
-  /** Copies of the records since the state in force was kept. */
-  records(): Uint8Array[];
+  /** Gives the records since the state in force was kept, in order, each at a multiple of 4. */
+  replay(take: (view: MemoryView, at: number, bytes: number) => void): void;
 }
 
 /** One device's part of the journal. */
@@ -102,7 +102,7 @@ export class DeviceJournal {
     this.sent = record(Word.SEND, 2);
     this.log = {
       append: (view, at, bytes) => this.#append(view, at, bytes),
-      records: () => this.#records(),
+      replay: (take) => this.#replay(take),
     };
   }
 
@@ -151,34 +151,34 @@ export class DeviceJournal {
   #log(): { readonly start: number; readonly endWord: number } | null {
     const which = this.#words[Word.STATE]!;
     if (which === 0) return null;
-    const start = this.#mapping.byteOffset + At.LOGS + (which - 1) * LOG_BYTES;
+    const start = At.LOGS + (which - 1) * LOG_BYTES;
     return { start, endWord: Word.LOG_END + which - 1 };
   }
 
   #append(view: MemoryView, at: number, bytes: number): boolean {
     const log = this.#log();
-    if (log === null) return false;
+    // Without a state there is nothing that a log could be added to.
+    if (log === null) return true;
     const end = this.#words[log.endWord]!;
     const next = end + 4 + ((bytes + 3) & ~3);
     if (next > LOG_BYTES) return false;
     const { u8, u32 } = this.#mapping.view;
-    const target = log.start - this.#mapping.byteOffset + end;
+    const target = log.start + end;
     u32[target >> 2] = bytes;
     for (let index = 0; index < bytes; index += 1) u8[target + 4 + index] = view.u8[at + index]!;
     Atomics.store(this.#words, log.endWord, next);
     return true;
   }
 
-  #records(): Uint8Array[] {
+  #replay(take: (view: MemoryView, at: number, bytes: number) => void): void {
     const log = this.#log();
-    if (log === null) return [];
-    const records: Uint8Array[] = [];
+    if (log === null) return;
+    const { view } = this.#mapping;
     const end = Atomics.load(this.#words, log.endWord);
     for (let at = 0; at < end; ) {
-      const bytes = new Uint32Array(this.#mapping.buffer, log.start + at, 1)[0]!;
-      records.push(new Uint8Array(this.#mapping.buffer, log.start + at + 4, bytes).slice());
+      const bytes = view.u32[(log.start + at) >> 2]!;
+      take(view, log.start + at + 4, bytes);
       at += 4 + ((bytes + 3) & ~3);
     }
-    return records;
   }
 }
