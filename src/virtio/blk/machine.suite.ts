@@ -9,6 +9,7 @@ import { GuestMemory } from "../../memory/guest-memory.ts";
 import { CountingMeter, NULL_METER } from "../../meter.ts";
 import { VirtioIommuDevice } from "../iommu/device.ts";
 import { X86_MSI_REGION } from "../iommu/device-config.ts";
+import type { RequestLog } from "../iommu/device-queue.ts";
 import { ViommuDriver } from "../iommu/driver.ts";
 import { DriverArea } from "../iommu/driver-area.ts";
 import { LINUX_7_2 } from "../iommu/driver-settings.ts";
@@ -46,6 +47,13 @@ export function sharedMemory(): GuestMemory {
   return memory;
 }
 
+/** What outlives a process that serves devices. */
+export interface HardwareParts {
+  readonly memory?: GuestMemory;
+  readonly store?: MemoryStore;
+  readonly log?: RequestLog | null;
+}
+
 /** The devices, without a guest. */
 export class Hardware {
   readonly memory: GuestMemory;
@@ -59,7 +67,8 @@ export class Hardware {
   readonly diskPci: VirtioPci;
   readonly diskSink = new CountingSink();
 
-  constructor(options: MachineOptions, memory = sharedMemory(), store?: MemoryStore) {
+  constructor(options: MachineOptions, parts: HardwareParts = {}) {
+    const { memory = sharedMemory(), store, log = null } = parts;
     this.memory = memory;
     this.iommu = new VirtioIommuDevice(
       {
@@ -71,7 +80,7 @@ export class Hardware {
       this.deviceMeter,
     );
     this.iommuPci = new VirtioPci({
-      device: new VirtioIommu(this.iommu),
+      device: new VirtioIommu(this.iommu, log),
       memory,
       interrupts: this.iommuSink,
     });
@@ -97,14 +106,14 @@ export class Hardware {
 
 /** A guest whose drivers are up. */
 export class Machine {
-  readonly hardware: Hardware;
+  hardware: Hardware;
   readonly iommuTransport: GuestTransport | null = null;
   readonly driver: ViommuDriver | null = null;
   readonly dma: DmaDomain | null = null;
   readonly guest: GuestDisk;
 
-  constructor(options: MachineOptions) {
-    const hardware = new Hardware(options);
+  constructor(options: MachineOptions, parts: HardwareParts = {}) {
+    const hardware = new Hardware(options, parts);
     this.hardware = hardware;
     let device: DmaDevice | null = null;
     if (options.mode !== "none") {
@@ -148,6 +157,20 @@ export class Machine {
     });
   }
 
+  /** Puts other devices in the place of those there are; the guest does not notice. */
+  replace(hardware: Hardware): void {
+    this.hardware = hardware;
+    if (this.iommuTransport !== null) plug(this.iommuTransport, hardware.iommuPci);
+    plug(this.guest.transport, hardware.diskPci);
+    // Interrupts of the old sinks' vectors are the new ones'.
+    hardware.iommuSink.onRaise = (vector) => {
+      if (vector > 0) this.iommuTransport?.onInterrupt?.(vector - 1);
+    };
+    hardware.diskSink.onRaise = (vector) => {
+      if (vector > 0) this.guest.transport.onInterrupt?.(vector - 1);
+    };
+  }
+
   /** Counts so far: MAP, UNMAP, notifications of the IOMMU and of the disk, the disk's interrupts. */
   counts(): number[] {
     const { deviceMeter, diskSink } = this.hardware;
@@ -159,4 +182,8 @@ export class Machine {
       diskSink.count(1),
     ];
   }
+}
+
+function plug(transport: GuestTransport, pci: VirtioPci): void {
+  transport.client.pci = pci;
 }

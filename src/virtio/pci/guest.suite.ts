@@ -10,7 +10,8 @@ const CAPABILITY_VENDOR = 0x09;
 
 /** Accesses of a guest to a function, in units of 1, 2 and 4 bytes. */
 export class PciClient {
-  readonly pci: PciFunction;
+  /** Another one after it was taken over. */
+  pci: PciFunction;
   readonly #view = newView(4096);
 
   constructor(pci: PciFunction) {
