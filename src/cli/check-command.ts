@@ -43,6 +43,9 @@ function parseBytes(value: string): bigint {
   throw new Error(`"${value}" is no size; write it as 8GiB or in bytes`);
 }
 
+/** A flag that is a size. */
+export const sizeFlag = { kind: "parsed", parse: parseBytes, optional: true } as const;
+
 export const checkCommand = buildCommand<CheckFlags, [], CliContext>({
   loader: async () => {
     const { check } = await import("./check.ts");
@@ -60,11 +63,9 @@ export const checkCommand = buildCommand<CheckFlags, [], CliContext>({
       },
       device: deviceFlag,
       memlock: {
-        kind: "parsed",
-        parse: parseBytes,
+        ...sizeFlag,
         brief: "Memory that the virtual machine's process may lock",
         placeholder: "SIZE",
-        optional: true,
       },
       strict: {
         ...json,

@@ -1,10 +1,19 @@
 /** The grammar of the verb `inspect`. */
 import { buildCommand } from "@stricli/core";
-import { deviceFlag, vmFlags } from "./check-command.ts";
+import { deviceFlag, sizeFlag, vmFlags } from "./check-command.ts";
 import { type CliContext, json } from "./context.ts";
 import type { InspectFlags } from "./inspect.ts";
 
 const text = { kind: "parsed", parse: (value: string) => value, optional: true } as const;
+
+const CPUS_MAX = 4096;
+
+/** A count of CPUs. @throws Error */
+function parseCount(value: string): number {
+  const count = /^\d{1,4}$/.test(value) ? Number(value) : 0;
+  if (count > 0 && count <= CPUS_MAX) return count;
+  throw new Error(`"${value}" is no number from 1 to ${CPUS_MAX}`);
+}
 
 export const inspectCommand = buildCommand<InspectFlags, [file?: string], CliContext>({
   loader: async () => {
@@ -43,6 +52,23 @@ export const inspectCommand = buildCommand<InspectFlags, [file?: string], CliCon
         placeholder: "FORM",
       },
       device: { ...deviceFlag, brief: "A device for --emit; repeatable" },
+      iommu: {
+        ...text,
+        brief: "For --emit: the guest's IOMMU, none, virtio, intel or amd (default none)",
+        placeholder: "KIND",
+      },
+      memory: {
+        ...sizeFlag,
+        brief: "For --emit: the guest's memory (default half of the nodes')",
+        placeholder: "SIZE",
+      },
+      cpus: {
+        kind: "parsed",
+        parse: parseCount,
+        brief: "For --emit: the guest's CPUs (default the nodes')",
+        placeholder: "N",
+        optional: true,
+      },
       json,
       yaml: { ...json, brief: "Print the machine as a topology file" },
       svg: { ...json, brief: "Print a drawing as SVG" },

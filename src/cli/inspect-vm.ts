@@ -2,6 +2,7 @@
 import { StackError } from "../errors.ts";
 import { vmFindings } from "../host/check-vm.ts";
 import { emitForms, emitVm } from "../host/emit.ts";
+import { emitIommus } from "../host/emit-plan.ts";
 import { inspectMachine } from "../host/inspect.ts";
 import type { InspectResult } from "../host/inspect-result.ts";
 import { liveHost, openHost } from "../host/open-host.ts";
@@ -27,18 +28,33 @@ export async function inspectVm(flags: VmFlags, root: string | undefined): Promi
 }
 
 /** The text of `--emit`. */
-export function emitted(
-  form: string,
-  devices: readonly string[],
-  root: string | undefined,
-): string {
-  const known = emitForms.find((one) => one === form);
-  if (known !== undefined) return emitVm(hostMachine(root), devices, known);
+export function emitted(form: string, flags: EmitFlags, root: string | undefined): string {
+  const { device = [], memory, cpus } = flags;
+  const known = oneOf("--emit", emitForms, form);
+  const iommu = oneOf("--iommu", emitIommus, flags.iommu ?? "none");
+  return emitVm(hostMachine(root), device, known, {
+    iommu,
+    ...(memory === undefined ? {} : { memoryBytes: memory }),
+    ...(cpus === undefined ? {} : { cpus }),
+  });
+}
+
+/** Flags of `--emit`. */
+export interface EmitFlags {
+  readonly device?: readonly string[];
+  readonly iommu?: string;
+  readonly memory?: bigint;
+  readonly cpus?: number;
+}
+
+function oneOf<Name extends string>(flag: string, names: readonly Name[], given: string): Name {
+  const known = names.find((one) => one === given);
+  if (known !== undefined) return known;
   throw new StackError({
     code: "cli/usage",
     kind: "usage",
-    message: `--emit writes ${emitForms.join(" or ")}, not "${form}"`,
-    hint: "iommukit inspect --emit qemu --device 0000:03:00.0",
+    message: `${flag} takes ${names.slice(0, -1).join(", ")} or ${names.at(-1)}, not "${given}"`,
+    hint: "iommukit inspect --emit qemu --iommu virtio --device 0000:03:00.0",
   });
 }
 

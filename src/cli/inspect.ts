@@ -17,6 +17,9 @@ import { namesVm, type VmFlags } from "./vm-input.ts";
 /** Flags of the verb. */
 export interface InspectFlags extends VmFlags {
   readonly emit?: string;
+  readonly iommu?: string;
+  readonly memory?: bigint;
+  readonly cpus?: number;
   readonly device?: readonly string[];
   readonly root?: string;
   readonly capture?: string;
@@ -45,8 +48,11 @@ export async function inspect(
   const path = flags.root ?? file;
   if (flags.emit !== undefined) {
     const { emitted } = await import("./inspect-vm.ts");
-    terminal.print(emitted(flags.emit, flags.device ?? [], path));
+    terminal.print(emitted(flags.emit, flags, path));
     return Exit.DONE;
+  }
+  if ([flags.iommu, flags.memory, flags.cpus].some((one) => one !== undefined)) {
+    throw usage("--iommu, --memory and --cpus go with --emit");
   }
   if (namesVm(flags)) return inspectGuest(flags, path, terminal);
   const host = path === undefined ? liveHost() : openHost(path);

@@ -119,6 +119,15 @@ export const checkKinds = {
       "names it. Its DMA reaches all memory of the guest and the guest forms no group for it.",
     remedy: "Take bypass_iommu= or default_bus_bypass_iommu= away, or move the device.",
   },
+  "viommu-behind-bridge": {
+    severity: "error",
+    title: "a device behind a conventional bridge takes the guest's IOMMU down",
+    cause:
+      "QEMU's virtio-iommu knows what is behind a conventional PCI bridge by the bridge's id alone. " +
+      "Linux probes each device by its own id, is told that there is none, and gives up the whole " +
+      "IOMMU without a message: no groups, and no device is translated.",
+    remedy: "Put the device below a pcie-root-port, or on the root bus.",
+  },
   "boot-bypass": {
     severity: "warning",
     title: "devices reach all memory until the guest's driver takes over",

@@ -14,6 +14,7 @@ export function vmFindings(vm: VirtualMachine, limits: VmLimits): Finding[] {
     ...memlock(vm, limits),
     ...mappings(vm, limits.entryLimit ?? ENTRY_LIMIT),
     ...aboutIommu(vm),
+    ...behindBridge(vm),
     ...vm.devices.flatMap((device) => pastIommu(vm, device)),
     ...vm.ignored
       .slice(0, IGNORED_MAX)
@@ -108,6 +109,32 @@ function aboutIommu({ viommu }: VirtualMachine): Finding[] {
     );
   }
   return found;
+}
+
+/**
+ * Functions on a conventional bus that is no root bus: QEMU hw/pci/pci.c:
+ * pci_device_get_iommu_bus_devfn, Linux drivers/iommu/virtio-iommu.c:viommu_probe_endpoint.
+ */
+function behindBridge({ viommu, machine }: VirtualMachine): Finding[] {
+  if (viommu?.kind !== "virtio") return [];
+  const { functions, hostBridges } = machine;
+  const isCovered = (bus: number) =>
+    hostBridges.some((one) => one.firstBus <= bus && bus <= one.lastBus && !one.bypassesIommu);
+  const found = functions.filter(({ bridge, bus }) => {
+    const above = functions[bridge]?.portType;
+    return (above === "conventional" || above === "pcie-to-pci-bridge") && isCovered(bus);
+  });
+  const first = found[0];
+  if (first === undefined) return [];
+  const above = functions[first.bridge]!;
+  return [
+    finding("viommu-behind-bridge", {
+      message: `${viommu.name} will not work: ${pciName(first)} is behind ${pciName(above)}, a conventional bridge`,
+      evidence: [`\`${viommu.argument}\``, `${pciName(above)} is a ${above.portType} bridge`],
+      devices: found.map(pciName),
+      next: "ls /sys/kernel/iommu_groups",
+    }),
+  ];
 }
 
 function pastIommu({ viommu }: VirtualMachine, device: VmDevice): Finding[] {

@@ -72,11 +72,12 @@ const beside = new Set(
 export function readCommand(words: readonly string[], file: string): QemuCommand {
   const options: QemuOption[] = [];
   const ignored: IgnoredArgument[] = [];
+  const start = startOf(words);
   let program = "";
-  for (let at = 0; at < words.length; at += 1) {
+  for (let at = start; at < words.length; at += 1) {
     const word = words[at]!;
     if (!/^--?\w/.test(word)) {
-      if (isProgram(word, at)) program = word;
+      if (at === start || programName.test(word)) program = word;
       else ignored.push({ argument: word, why: "it belongs to no option" });
       continue;
     }
@@ -102,9 +103,15 @@ export function readCommand(words: readonly string[], file: string): QemuCommand
   return { program, options, ignored };
 }
 
-/** `qemu-system-x86_64`, `/usr/libexec/qemu-kvm`, or whatever stands first. */
-function isProgram(word: string, at: number): boolean {
-  return at === 0 || /(^|\/)qemu(-system-\w+|-kvm)$/.test(word);
+const programName = /(^|\/)qemu(-system-\w+|-kvm)$/;
+
+/** Where the program stands, behind `sudo`, `taskset`, `numactl`, a loader and their arguments. */
+function startOf(words: readonly string[]): number {
+  if (words[0]?.startsWith("-")) return 0;
+  return Math.max(
+    0,
+    words.findIndex((word) => programName.test(word)),
+  );
 }
 
 function read(file: string, name: string, value: string, implied: string | null): QemuOption {

@@ -168,6 +168,18 @@ describe("a virtual machine from a QEMU command line", () => {
     expect(() => vmOf(`qemu-system-x86_64 ${words}`)).toThrow(message);
   });
 
+  it.each([
+    "sudo",
+    "LD_PRELOAD=x numactl --membind=0 --cpunodebind=0",
+    "/lib64/ld-linux-x86-64.so.2 --library-path /a:/b",
+    "taskset -c 0-3 nice -n 5",
+  ])("starts behind %s", (wrapper) => {
+    const { ignored, memoryBytes, board } = vmOf(
+      `${wrapper} /usr/bin/qemu-system-x86_64 -M q35 -m 1G`,
+    );
+    expect([ignored, memoryBytes, board]).toEqual([[], 1n << 30n, "q35"]);
+  });
+
   it("reads sizes, doubled commas and switches as QEMU does", () => {
     expect(vmOf("qemu -m 512").memoryBytes).toBe(512n << 20n);
     expect(vmOf("qemu -m size=1.5G,maxmem=4G").memoryBytes).toBe(1536n << 20n);
