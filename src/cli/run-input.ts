@@ -2,6 +2,7 @@
 import { dirname, isAbsolute, join } from "node:path";
 import { suggestion } from "../config/nearest.ts";
 import type { Scenario } from "../config/read-profile.ts";
+import type { YamlSource } from "../config/yaml-source.ts";
 import type { Policy } from "../dma/policy.ts";
 import { StackError } from "../errors.ts";
 import { openFile, STDIN_PATH } from "../recording/node/file-source.ts";
@@ -15,7 +16,8 @@ const BYTES_MAX = 4 * 2 ** 20;
 /** Flags of the verb. */
 export interface RunFlags {
   readonly machine?: string;
-  readonly policy?: readonly Policy[];
+  /** Names; which there are depends on the workload. */
+  readonly policy?: readonly string[];
   readonly section?: readonly string[];
   readonly seed?: number;
   /** Nanoseconds. */
@@ -27,8 +29,12 @@ export interface RunFlags {
   readonly printMachine: boolean;
 }
 
-/** What is to be run. */
-export interface RunInput {
+/** What is to be run: jobs, or a scenario of a device's workload. */
+export type RunInput = JobsInput | { readonly kind: "study"; readonly source: YamlSource };
+
+/** Jobs on a machine. */
+export interface JobsInput {
+  readonly kind: "jobs";
   readonly profile: MachineProfile;
   readonly workload: FioWorkload;
   readonly policies: readonly Policy[] | null;
@@ -53,13 +59,17 @@ export async function readInput(file: string, flags: RunFlags): Promise<RunInput
   }
   const profile = await machineNamed(flags.machine, null);
   const workload = fioJobs(text, name, sectionsOf(flags));
-  return { profile, workload, policies: null, seed: null, timeNs: null, cpus: null };
+  return { kind: "jobs", profile, workload, policies: null, seed: null, timeNs: null, cpus: null };
 }
 
 async function readScenario(text: string, file: string, flags: RunFlags): Promise<RunInput> {
-  const { scenarioFromYaml } = await import("../config/read-profile.ts");
+  const { scenarioFromSource } = await import("../config/read-profile.ts");
+  const { parseYaml } = await import("../config/yaml-source.ts");
+  const { isStudy } = await import("../config/read-study.ts");
   const name = nameOf(file);
-  const scenario = scenarioFromYaml(text, name);
+  const source = parseYaml(text, name);
+  if (isStudy(source)) return { kind: "study", source };
+  const scenario = scenarioFromSource(source);
   const beside = (path: string) =>
     isAbsolute(path) || path === STDIN_PATH ? path : join(dirname(file), path);
   const profile = await profileOf(scenario, flags, beside);
@@ -78,7 +88,15 @@ async function readScenario(text: string, file: string, flags: RunFlags): Promis
     const hint = `the machine "${profile.name}" has CPUs 0-${count - 1}`;
     throw scenario.wrong(["workload", "cpus"], `workload.cpus: ${message}`, hint);
   }
-  return { profile, workload, policies, seed, timeNs: timeMs === null ? null : timeMs * 1e6, cpus };
+  return {
+    kind: "jobs",
+    profile,
+    workload,
+    policies,
+    seed,
+    timeNs: timeMs === null ? null : timeMs * 1e6,
+    cpus,
+  };
 }
 
 async function profileOf(

@@ -94,7 +94,7 @@ describe("iommukit run", () => {
     const evil = file("evil.fio", JOB.replace("[pages]", "[<script>alert(1)</script>]"));
     const { stdout } = await run(evil, ...QUICK, "--html");
     expect(stdout).toMatch(/^<!doctype html>/);
-    expect(stdout.match(/<svg /g)).toHaveLength(4);
+    expect(stdout.match(/<svg /g)).toHaveLength(5);
     expect(stdout).not.toMatch(/<script|<link|src=|url\(/);
     expect(stdout.replaceAll("http://www.w3.org/2000/svg", "")).not.toMatch(/https?:/);
   });

@@ -1,15 +1,17 @@
 /** The verb `run`: a workload on a simulated machine under several mapping policies. */
-import { writeFileSync } from "node:fs";
-import { policies as allPolicies } from "../dma/policy.ts";
+import { suggestion } from "../config/nearest.ts";
+import { policies as allPolicies, type Policy, policyNamed, policyNames } from "../dma/policy.ts";
 import { positionText, StackError } from "../errors.ts";
 import { type RunGroup, type RunResult, runCsv, runJson } from "../report/run-result.ts";
 import { renderRun } from "../report/run-text.ts";
 import { machineOf } from "../sim/profiles/machine-profile.ts";
+import { fioPicture } from "../sim/study/pictures.ts";
 import { type ComparisonOptions, comparePolicies } from "../sim/workload/compare-policies.ts";
 import type { FioWorkload, JobWarning } from "../sim/workload/fio-job.ts";
 import { Exit } from "./problem.ts";
-import { machineNamed, type RunFlags, readInput } from "./run-input.ts";
+import { type JobsInput, machineNamed, type RunFlags, readInput } from "./run-input.ts";
 import type { Terminal } from "./terminal.ts";
+import { type Timeline, writeTimeline } from "./timeline.ts";
 
 const SEED = 1;
 const PS_PER_NS = 1000;
@@ -30,6 +32,14 @@ export async function runWorkload(
   if (flags.printMachine) return printMachine(flags, terminal);
   if (file === undefined) throw usage("Nothing to run: name a fio job file or a scenario");
   const input = await readInput(file, flags);
+  if (input.kind === "study") {
+    const { runStudy } = await import("./run-study.ts");
+    return runStudy(input.source, flags, terminal);
+  }
+  return runJobs(input, flags, terminal);
+}
+
+async function runJobs(input: JobsInput, flags: RunFlags, terminal: Terminal): Promise<Exit> {
   const { workload, profile } = input;
   const warnings = [...workload.warnings, ...notFollowed(workload)];
   for (const { at, message } of warnings) {
@@ -38,7 +48,8 @@ export async function runWorkload(
   const machine = machineOf(profile);
   const seed = flags.seed ?? input.seed ?? SEED;
   const timeNs = flags.time ?? input.timeNs;
-  const chosen = new Set(flags.policy ?? input.policies ?? allPolicies);
+  const asked = flags.policy?.map(policyOfFlag) ?? input.policies ?? allPolicies;
+  const chosen = new Set(asked);
   const common = {
     machine,
     policies: allPolicies.filter((policy) => chosen.has(policy)),
@@ -55,8 +66,11 @@ export async function runWorkload(
     }),
   );
   const { name, about } = profile;
-  const result: RunResult = { machine: { name, about }, seed, groups, warnings };
-  if (flags.perfetto !== undefined) await writeTimeline(flags.perfetto, comparisons, result);
+  const picture = fioPicture(profile);
+  const result: RunResult = { machine: { name, about, picture }, seed, groups, warnings };
+  if (flags.perfetto !== undefined) {
+    await writeTimeline(flags.perfetto, await timelinesOf(comparisons, result));
+  }
   terminal.print(await textOf(result, flags, terminal));
   return exitOf(result, terminal);
 }
@@ -100,30 +114,26 @@ function notFollowed({ groups }: FioWorkload): JobWarning[] {
     });
 }
 
-async function writeTimeline(
-  path: string,
+async function timelinesOf(
   comparisons: readonly ComparisonOptions[],
   { groups }: RunResult,
-): Promise<void> {
+): Promise<readonly Timeline[]> {
   const { timelineOf } = await import("../sim/workload/compare-policies.ts");
-  const { perfettoTrace } = await import("../report/perfetto.ts");
-  const timelines = groups.flatMap(({ jobs, rows }, index) =>
+  return groups.flatMap(({ jobs, rows }, index) =>
     rows.map(({ outcome }) => ({
       name: `${jobs.map(({ name }) => name).join("+")}: ${outcome.policy.name}`,
       slices: timelineOf(comparisons[index]!, outcome),
     })),
   );
-  try {
-    writeFileSync(path, perfettoTrace(timelines));
-  } catch (cause) {
-    throw new StackError({
-      code: "cli/unwritable",
-      kind: "input",
-      message: `the timeline cannot be written (${(cause as NodeJS.ErrnoException).code})`,
-      at: { file: path },
-      cause,
-    });
-  }
+}
+
+/** @throws StackError that names the policies */
+function policyOfFlag(name: string): Policy {
+  const policy = policyNamed(name);
+  if (policy !== undefined) return policy;
+  const message = `--policy: there is no policy "${name}"${suggestion(name, policyNames)}`;
+  const hint = `policies: ${policyNames.join(", ")}`;
+  throw new StackError({ code: "cli/usage", kind: "usage", message, hint });
 }
 
 function usage(message: string): StackError {

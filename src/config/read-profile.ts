@@ -1,10 +1,8 @@
 /** Reads machine profiles and scenarios; every complaint has its line and column. */
 import type { z } from "zod";
 import { type Policy, policyNamed, policyNames } from "../dma/policy.ts";
-import { StackError } from "../errors.ts";
-import { Step, type StepName } from "../meter.ts";
 import { CPUS_MAX, type MachineProfile } from "../sim/profiles/machine-profile.ts";
-import { nearest } from "./nearest.ts";
+import { type Complain, checkedPrices, complainer, hintFor, shownName } from "./complaints.ts";
 import { type machineBody, profileSchema, scenarioSchema } from "./profile-schema.ts";
 import { validate } from "./validate.ts";
 import { parseYaml, type ValuePath, type YamlSource } from "./yaml-source.ts";
@@ -21,11 +19,10 @@ export interface Scenario {
   readonly sections: readonly string[] | null;
   readonly cpus: readonly number[] | null;
   /** Complains about a member of the file. */
-  readonly wrong: (path: ValuePath, message: string, hint: string) => StackError;
+  readonly wrong: Complain;
 }
 
 const HINT = "docs/run.md describes the form";
-const stepNames = Object.keys(Step);
 
 /** Reads a machine profile. @throws StackError with line and column */
 export function profileFromYaml(text: string, file: string): MachineProfile {
@@ -35,15 +32,18 @@ export function profileFromYaml(text: string, file: string): MachineProfile {
 
 /** Reads a scenario. @throws StackError with line and column */
 export function scenarioFromYaml(text: string, file: string): Scenario {
-  const source = parseYaml(text, file);
+  return scenarioFromSource(parseYaml(text, file));
+}
+
+/** Makes a parsed document into a scenario. @throws StackError as {@link scenarioFromYaml} */
+export function scenarioFromSource(source: YamlSource): Scenario {
   const document = validate(source, scenarioSchema, HINT);
   const { machine, workload, seed, timeMs } = document;
-  const wrong = (path: ValuePath, message: string, hint: string) =>
-    refusal("config/scenario", source, path, message, hint);
+  const wrong = complainer(source, "config/scenario");
   const policies = document.policies?.map((name, index) => {
     const policy = policyNamed(name);
     if (policy !== undefined) return policy;
-    const message = `policies[${index}]: there is no policy "${name.slice(0, 60)}"`;
+    const message = `policies[${index}]: there is no policy ${shownName(name)}`;
     throw wrong(["policies", index], message, hintFor(name, policyNames));
   });
   return {
@@ -61,29 +61,13 @@ export function scenarioFromYaml(text: string, file: string): Scenario {
   };
 }
 
-function hintFor(name: string, known: readonly string[]): string {
-  const best = nearest(name, known);
-  return best === null ? `known are ${known.join(", ")}` : `did you mean "${best}"?`;
-}
-
-function refusal(
-  code: `config/${string}`,
-  source: YamlSource,
-  path: ValuePath,
-  message: string,
-  hint: string,
-): StackError {
-  return new StackError({ code, kind: "input", message, at: source.positionOf(path), hint });
-}
-
 /** Refuses a machine that is of the right form and cannot exist. */
 function possible(
   source: YamlSource,
   body: z.output<typeof machineBody>,
   path: ValuePath,
 ): MachineProfile {
-  const impossible = (members: ValuePath, message: string, hint: string) =>
-    refusal("config/impossible-machine", source, [...path, ...members], message, hint);
+  const impossible = complainer(source, "config/impossible-machine", path);
   const { disk, software, cpusByNode, host, name } = body;
   const what = `the machine "${name}"`;
   const cpus = cpusByNode.reduce((sum, count) => sum + count, 0);
@@ -109,20 +93,7 @@ function possible(
     const message = `${what} has a VT-d unit of its own and a host below it`;
     throw impossible(["host"], message, "a guest has iommu: virtio; bare metal has host: null");
   }
-  const seen = new Set<string>();
-  const prices = body.prices.map((price, index) => {
-    const at = ["prices", index, "step"];
-    if (!stepNames.includes(price.step)) {
-      const message = `prices[${index}].step: there is no step "${price.step.slice(0, 60)}"`;
-      throw impossible(at, message, hintFor(price.step, stepNames));
-    }
-    if (seen.has(price.step)) {
-      const message = `prices[${index}].step: ${price.step} has a price already`;
-      throw impossible(at, message, "each step has one price");
-    }
-    seen.add(price.step);
-    return { ...price, step: price.step as StepName };
-  });
+  const prices = checkedPrices(body.prices, impossible);
   const blockPages = Number(host?.blockPages);
   return { ...body, host: host === null ? null : { ...host, blockPages }, prices };
 }

@@ -120,6 +120,7 @@ describe("TagArray", () => {
             if (step.op === "hold") {
               const set = step.pfn % sets!;
               const isFull = heldIn(set).length === ways;
+              expect(entries.canHold(step.pfn)).toBe(!isFull);
               const slot = entries.hold(step.pfn);
               expect(slot >= 0).toBe(!isFull);
               if (entries.evicted) dropDisplaced(set);

@@ -210,6 +210,11 @@ export class TagArray {
     return slot;
   }
 
+  /** Whether {@link hold} would find a slot. */
+  canHold(block: number): boolean {
+    return this.#heldOf[block & this.#setMask]! < this.ways;
+  }
+
   /** Gives back a slot that was held. */
   release(slot: number): void {
     assert(this.#blocks[slot] === HELD, "a slot that is released was held");

@@ -1,9 +1,10 @@
 /** What a run is told in: columns for terminal, JSON and CSV, a row for each policy. */
 import type { StepName } from "../meter.ts";
-import { type PolicyOutcome, TRANSLATION_GAIN_MIN } from "../sim/workload/compare-policies.ts";
+import type { TimePart } from "../sim/where-time.ts";
+import type { PolicyOutcome } from "../sim/workload/compare-policies.ts";
 import type { FioMachine, ResourceUse } from "../sim/workload/fio-run.ts";
-import type { TimePart } from "../sim/workload/request-time.ts";
 import type { Column, Section, Unit } from "./column.ts";
+import { verdictText } from "./verdict.ts";
 
 /** One policy on one machine. */
 export interface RunRow {
@@ -92,24 +93,10 @@ function diskLinkBusy({ outcome, machine }: RunRow): number {
 
 /** What holds the machine back, in a sentence. */
 export function verdictOf({ outcome }: RunRow): string {
-  const { translationGain, best, changes, result } = outcome;
-  if (result.requests.kind !== "steady") {
-    return `no steady state: ${result.requests.reason}, so no mean and no advice`;
-  }
-  const unknown = changes.filter(({ gain }) => gain === null).length;
-  const nothing = unknown === 0 ? "" : `, and ${unknown} changes did not settle`;
-  const helps =
-    best === null ? `nothing that was tried helps${nothing}` : `most helps: ${best.what}`;
-  const gain = best?.gain === undefined || best.gain === null ? "" : ` (${signed(best.gain)})`;
-  if (translationGain === null) return `${helps}${gain}`;
-  const isIommu = translationGain >= TRANSLATION_GAIN_MIN;
-  const cost = `all of translation free: ${signed(translationGain)}`;
-  return isIommu ? `${helps}${gain}; ${cost}` : `not the IOMMU (${cost}); ${helps}${gain}`;
-}
-
-function signed(share: number): string {
-  const text = (Math.abs(share) * 100).toFixed(1);
-  return `${share < 0 && text !== "0.0" ? "-" : "+"}${text} %`;
+  const { requests } = outcome.result;
+  const reason = requests.kind === "steady" ? null : requests.reason;
+  const { translationGain, changes, best } = outcome;
+  return verdictText({ reason, translationGain, changes, best });
 }
 
 export const runSections: readonly Section<RunRow>[] = [

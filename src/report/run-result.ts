@@ -1,4 +1,5 @@
 /** What `run` found, as data: schema `iommukit/run@1`, documented in `docs/run.md`. */
+import type { MachinePicture } from "../sim/study/picture.ts";
 import type { JobWarning } from "../sim/workload/fio-job.ts";
 import { csvOf, recordOf } from "./records.ts";
 import { partName, policyColumn, type RunRow, runSections, verdictOf } from "./run-columns.ts";
@@ -15,7 +16,11 @@ export interface RunGroup {
 
 /** A whole run. */
 export interface RunResult {
-  readonly machine: { readonly name: string; readonly about: string };
+  readonly machine: {
+    readonly name: string;
+    readonly about: string;
+    readonly picture: MachinePicture;
+  };
   readonly seed: number;
   readonly groups: readonly RunGroup[];
   readonly warnings: readonly JobWarning[];

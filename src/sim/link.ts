@@ -15,6 +15,8 @@ export interface LinkSpeed {
 
 /** What went over a link so far; times in picoseconds. */
 export interface LinkUse {
+  /** Of each transfer. */
+  readonly latency: number;
   readonly transfers: number;
   readonly bytes: number;
   /** Time in which bytes were on their way into the link. */
@@ -72,6 +74,7 @@ export class Link {
   /** What went over it; a transfer counts from when it was sent. */
   use(): LinkUse {
     return {
+      latency: this.latency,
       transfers: this.#transfers,
       bytes: this.#bytes,
       busyTime: this.#busyTime,

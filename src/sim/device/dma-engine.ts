@@ -48,11 +48,24 @@ export interface DmaEngineOptions extends DmaEngineSpeed {
   done(time: number, isRefused: boolean): void;
 }
 
+/** What a device did so far; times are sums over requests, picoseconds. */
+export interface DeviceUse {
+  readonly completed: number;
+  /** From issue to end. */
+  readonly latency: number;
+  readonly memory: number;
+  /** Answered, and waiting for requests before it. */
+  readonly orderWait: number;
+  readonly up: LinkUse;
+  readonly down: LinkUse;
+}
+
 /** Framing, sequence number, header with 64-bit address and LCRC of a request; of a completion. */
 const REQUEST_BYTES = 24;
 const COMPLETION_BYTES = 20;
 
 const VARIES = -1;
+const PENDING = -1;
 
 /** The device. */
 export class DmaEngine {
@@ -61,7 +74,8 @@ export class DmaEngine {
   readonly #down: Link;
   readonly #issued: Float64Array;
   readonly #accesses: Int32Array;
-  readonly #answered: Uint8Array;
+  /** When it was answered, −1 before. */
+  readonly #answered: Float64Array;
   /** Packets of a request, and its bytes on the way up. */
   readonly #packets: number;
   readonly #sentBytes: number;
@@ -76,6 +90,10 @@ export class DmaEngine {
   #left: number;
   #head = 0;
   #tail = 0;
+  #completed = 0;
+  #latency = 0;
+  #memory = 0;
+  #orderWait = 0;
 
   constructor(options: DmaEngineOptions) {
     const { engine, inFlight, up, down, isWrite, bytes, payload = bytes } = options;
@@ -87,7 +105,7 @@ export class DmaEngine {
     this.#down = new Link(engine, down);
     this.#issued = new Float64Array(inFlight);
     this.#accesses = new Int32Array(inFlight);
-    this.#answered = new Uint8Array(inFlight);
+    this.#answered = new Float64Array(inFlight).fill(PENDING);
     this.#refused = new Uint8Array(inFlight);
     this.#packets = Math.ceil(bytes / payload);
     this.#sentBytes = this.#packets * REQUEST_BYTES + (isWrite ? bytes : 0);
@@ -107,9 +125,16 @@ export class DmaEngine {
     for (let count = 0; count < this.#options.inFlight; count += 1) this.#issue();
   }
 
-  /** What went over the link so far. */
-  use(): { readonly up: LinkUse; readonly down: LinkUse } {
-    return { up: this.#up.use(), down: this.#down.use() };
+  /** What it did so far. */
+  use(): DeviceUse {
+    return {
+      completed: this.#completed,
+      latency: this.#latency,
+      memory: this.#memory,
+      orderWait: this.#orderWait,
+      up: this.#up.use(),
+      down: this.#down.use(),
+    };
   }
 
   #issue(): void {
@@ -148,11 +173,13 @@ export class DmaEngine {
       this.#end(slot);
     } else if (memoryTime !== VARIES && isRefused === 0) {
       // What takes the same time comes to the link in the order of now.
+      this.#memory += memoryTime;
       const arrival = this.#down.reserve(this.#answerBytes, engine.now + memoryTime);
       engine.at(arrival, this.#answer, slot);
     } else {
-      const time = typeof memory === "number" ? memory : memory();
-      engine.after(isRefused === 1 ? 0 : time, this.#read, slot);
+      const time = isRefused === 1 ? 0 : typeof memory === "number" ? memory : memory();
+      this.#memory += time;
+      engine.after(time, this.#read, slot);
     }
   }
 
@@ -160,12 +187,17 @@ export class DmaEngine {
   #end(ready: number): void {
     const { engine, unit, inFlight, isWrite, done } = this.#options;
     const answered = this.#answered;
-    answered[ready] = 1;
-    for (let slot = this.#head; answered[slot] === 1; slot = this.#head) {
-      answered[slot] = 0;
+    const { now } = engine;
+    answered[ready] = now;
+    for (let slot = this.#head; answered[slot] !== PENDING; slot = this.#head) {
+      this.#orderWait += now - answered[slot]!;
+      answered[slot] = PENDING;
       this.#head = slot + 1 === inFlight ? 0 : slot + 1;
       if (unit !== null && !isWrite) unit.release(this.#accesses[slot]!);
-      done(engine.now - this.#issued[slot]!, this.#refused[slot] === 1);
+      const time = now - this.#issued[slot]!;
+      this.#completed += 1;
+      this.#latency += time;
+      done(time, this.#refused[slot] === 1);
       this.#issue();
     }
   }

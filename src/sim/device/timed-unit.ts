@@ -45,6 +45,13 @@ export interface TimedUnitOptions {
   readonly interconnect?: Link | null;
   /** Who is told of an access that stalls; without it, a page that is not there refuses it. */
   readonly faults?: FaultService | null;
+  /** Keeps walks for a timeline. */
+  readonly slices?: WalkSlices | undefined;
+}
+
+/** Hears of walks. */
+export interface WalkSlices {
+  addBeside(track: string, name: string, start: number, end: number): void;
 }
 
 /** An access on its way; one record serves any number of them in turn. */
@@ -63,6 +70,8 @@ class Access {
   held = NONE;
   reserved = NONE;
   tries = 0;
+  /** When its last fault was reported. */
+  since = 0;
   isPending = false;
   isRefused = false;
   /** What its walk found. */
@@ -78,11 +87,14 @@ export class TimedUnit {
   hitTime = NONE;
   /** Accesses that were refused. */
   refused = 0;
+  /** Sums over accesses, picoseconds: waiting for an entry, reads of other nodes, faults. */
+  readonly times = { entryWait: 0, way: 0, faults: 0 };
   readonly #engine: Engine;
   readonly #unit: TranslationUnit;
   readonly #bill: WalkBill;
   readonly #interconnect: Link | null;
   readonly #faults: FaultService | null;
+  readonly #slices: WalkSlices | null;
   readonly #walk = new WalkResult();
   readonly #accesses: Access[] = [];
   readonly #free: number[] = [];
@@ -100,6 +112,7 @@ export class TimedUnit {
     this.#bill = bill;
     this.#interconnect = interconnect;
     this.#faults = faults;
+    this.#slices = options.slices ?? null;
     this.walkers = new ServerPool(engine, walkers);
     this.#walkStarts = engine.define((access) => this.#startWalk(access));
     this.#walkEnds = engine.define((access) => this.#endWalk(access));
@@ -172,7 +185,9 @@ export class TimedUnit {
 
   /** An entry is no longer held: who waits longest for one tries again. */
   #wake(): void {
-    if (this.#waiting.take()) this.#engine.after(0, this.#retried, this.#waiting.a);
+    if (!this.#waiting.take()) return;
+    this.times.entryWait += this.#engine.now - this.#waiting.time;
+    this.#engine.after(0, this.#retried, this.#waiting.a);
   }
 
   /** @param isLate - whether its caller waits for an event in any case */
@@ -183,6 +198,11 @@ export class TimedUnit {
     const { iotlb, node } = this.#unit;
     const { entries } = iotlb;
     this.hitTime = NONE;
+    if (!isWrite && !entries.canHold(pfn)) {
+      // Every entry is held: a read will be answered, or a walk end.
+      this.#waiting.put(this.#engine.now, 0, number, 0);
+      return;
+    }
     const bill = this.#bill;
     bill.begin(node);
     const slot = iotlb.lookup(domainId, pasidTag, pfn);
@@ -191,14 +211,7 @@ export class TimedUnit {
       access.pageShift = entries.blockShiftAt(slot);
       access.prot = entries.rightsAt(slot);
     }
-    if (!isWrite) {
-      access.held = entries.hold(pfn);
-      if (access.held === NONE) {
-        // Every entry is held: a read will be answered, or a walk end.
-        this.#waiting.put(this.#engine.now, 0, number, 0);
-        return;
-      }
-    }
+    if (!isWrite) access.held = entries.hold(pfn);
     access.missTime = bill.time;
     if (slot < 0 || !permits(access)) {
       if (this.walkers.tryAcquire()) this.#startWalk(number);
@@ -230,8 +243,10 @@ export class TimedUnit {
     access.physPfn = found ? walk.physPfn : NONE;
     access.pageShift = walk.pageShift;
     access.prot = found ? walk.prot : 0;
-    const time = access.missTime + bill.time;
-    this.#engine.at(this.#engine.now + time + this.#onTheWay(), this.#walkEnds, number);
+    const { now } = this.#engine;
+    const end = now + access.missTime + bill.time + this.#onTheWay();
+    this.#slices?.addBeside(`walker of ${this.#unit.name}`, "walk", now, end);
+    this.#engine.at(end, this.#walkEnds, number);
   }
 
   /** Time that a walk's reads of other nodes are on their way: one after the other. */
@@ -240,7 +255,9 @@ export class TimedUnit {
     const reads = this.#bill.remoteReads;
     if (link === null || reads === 0) return 0;
     const arrival = link.reserve(reads * LINE_BYTES);
-    return arrival - this.#engine.now + (reads - 1) * link.latency;
+    const time = arrival - this.#engine.now + (reads - 1) * link.latency;
+    this.times.way += time;
+    return time;
   }
 
   #endWalk(number: number): void {
@@ -273,12 +290,14 @@ export class TimedUnit {
     const access = this.#accesses[number]!;
     const { rid, pfn, isWrite } = access;
     access.tries += 1;
+    access.since = this.#engine.now;
     if (this.#faults === null || access.tries > TRIES_MAX) this.#afterFault(number, false);
     else this.#faults.report(rid, pfn, isWrite ? Prot.WRITE : Prot.READ, this.#served, number);
   }
 
   #afterFault(number: number, isServed: boolean): void {
     const access = this.#accesses[number]!;
+    this.times.faults += this.#engine.now - access.since;
     if (!isServed) {
       this.refused += 1;
       access.isRefused = true;

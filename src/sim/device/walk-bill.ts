@@ -17,10 +17,12 @@ export class WalkBill implements Meter {
   time = 0;
   /** Table entries read at other nodes since {@link begin}. */
   remoteReads = 0;
-  /** The same since the beginning. */
+  /** The same since the beginning, and what was charged because places were other nodes. */
   remoteCount = 0;
+  remoteTime = 0;
   readonly #prices: PriceList;
   readonly #counts = new Float64Array(stepNames.length);
+  readonly #times = new Float64Array(stepNames.length);
 
   constructor(prices: PriceList) {
     this.#prices = prices;
@@ -29,9 +31,13 @@ export class WalkBill implements Meter {
   step(step: number, amount: number, place: number): void {
     const prices = this.#prices;
     this.#counts[step]! += amount;
-    this.time += prices.eachPs[step]! + Math.round(prices.unitPs[step]! * amount);
+    const time = prices.eachPs[step]! + Math.round(prices.unitPs[step]! * amount);
+    this.time += time;
+    this.#times[step]! += time;
     if (this.node < 0 || place === this.node) return;
-    this.time += Math.round(prices.remoteUnitPs[step]! * amount);
+    const remote = Math.round(prices.remoteUnitPs[step]! * amount);
+    this.time += remote;
+    this.remoteTime += remote;
     if (step !== Step.entryRead) return;
     this.remoteReads += amount;
     this.remoteCount += amount;
@@ -41,7 +47,9 @@ export class WalkBill implements Meter {
   repeat(step: number, times: number): void {
     const prices = this.#prices;
     this.#counts[step]! += times;
-    this.time += (prices.eachPs[step]! + Math.round(prices.unitPs[step]!)) * times;
+    const time = (prices.eachPs[step]! + Math.round(prices.unitPs[step]!)) * times;
+    this.time += time;
+    this.#times[step]! += time;
   }
 
   /** Starts a new sum. @param node - of who works */
@@ -49,6 +57,21 @@ export class WalkBill implements Meter {
     this.node = node;
     this.time = 0;
     this.remoteReads = 0;
+  }
+
+  /** Forgets what was counted so far, as what it took to set things up. */
+  forget(): void {
+    this.#counts.fill(0);
+    this.#times.fill(0);
+    this.remoteCount = 0;
+    this.remoteTime = 0;
+  }
+
+  /** Steps that were reported, with their amounts and what was charged for them at the own node. */
+  charges(): { readonly step: StepName; readonly amount: number; readonly time: number }[] {
+    return stepNames
+      .map((step, index) => ({ step, amount: this.#counts[index]!, time: this.#times[index]! }))
+      .filter(({ amount }) => amount > 0);
   }
 
   /** Sum of a step's amounts since the beginning. */

@@ -19,6 +19,8 @@ import {
 import { WalkBill } from "../device/walk-bill.ts";
 import { Engine } from "../engine.ts";
 import type { PriceList } from "../price-list.ts";
+import type { StepUse } from "../where-time.ts";
+import type { SliceRecorder } from "./slices.ts";
 
 /** An accelerator and its host. */
 export interface AcceleratorMachine {
@@ -47,6 +49,8 @@ export interface AcceleratorRun {
   readonly premap: number;
   /** Whether pages fault; otherwise all of them are there and mapped. */
   readonly isFaulting: boolean;
+  /** Keeps what it does for a timeline. */
+  readonly slices?: SliceRecorder;
 }
 
 /** What a run gave. */
@@ -55,6 +59,8 @@ export interface AcceleratorResult {
   readonly time: number;
   readonly faultTime: number;
   readonly faults: number;
+  /** What handlers took, step by step. */
+  readonly steps: readonly StepUse[];
   readonly hash: string;
 }
 
@@ -81,7 +87,7 @@ export function runAccelerator(run: AcceleratorRun): AcceleratorResult {
     meter: bill,
   });
   prepare(accelerator, run, pages);
-  const before = bill.count("pageRequest");
+  bill.forget();
   const pageTime = (PAGE_BYTES * 1e12) / machine.bytesPerSecond;
   const reportTime = Math.round(machine.reportNs * 1000);
   let sent = 0;
@@ -103,12 +109,15 @@ export function runAccelerator(run: AcceleratorRun): AcceleratorResult {
     faultTime += handled;
     // A message moves a page in and a page out in the time of one.
     const moved = Math.round(((accelerator.done - done) * pageTime) / 2);
+    const { now } = engine;
+    if (moved > 0) run.slices?.add("accelerator", "moving data", now, now + moved);
+    if (handled > 0) run.slices?.add("faults", "fault", now + moved, now + moved + handled);
     engine.after(moved + handled, turn);
   });
   engine.at(Math.round(machine.startUpNs * 1000), turn);
   engine.run();
-  const faults = bill.count("pageRequest") - before;
-  return { time: engine.now, faultTime, faults, hash: engine.hash };
+  const faults = bill.count("pageRequest");
+  return { time: engine.now, faultTime, faults, steps: bill.charges(), hash: engine.hash };
 }
 
 /** A CPU has written inputs and queues; without faults all is mapped before the run. */

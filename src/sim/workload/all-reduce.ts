@@ -14,15 +14,18 @@ import { VfioTask } from "../../vfio/file.ts";
 import { allReduceHost } from "../../vfio/host/all-reduce-host.ts";
 import { connect, mapMemory } from "../../vfio/host/connect.ts";
 import { buildHost, type Host } from "../../vfio/host/host.ts";
+import type { DevicePlan, HostPlan, UnitPlan } from "../../vfio/host/host-plan.ts";
 import { AddressSpace } from "../../vfio/process/address-space.ts";
 import { scatteredFrames } from "../../vfio/process/frame-source.ts";
 import { UserProcess } from "../../vfio/process/user-process.ts";
+import { type DeviceTime, deviceTime, type TimedDevice } from "../device/device-time.ts";
 import { DmaEngine } from "../device/dma-engine.ts";
 import { TimedUnit } from "../device/timed-unit.ts";
 import { WalkBill } from "../device/walk-bill.ts";
 import { Engine } from "../engine.ts";
 import { Link, type LinkSpeed } from "../link.ts";
 import type { PriceList } from "../price-list.ts";
+import type { SliceRecorder } from "./slices.ts";
 
 /** The machine of the VM. */
 export interface AllReduceMachine {
@@ -44,6 +47,18 @@ export interface AllReduceMachine {
   readonly hosts: number;
   /** Frames of the buffers, mapped in 4 KiB pages. */
   readonly pages: number;
+  /** Pages of the buffers that lie side by side: 1 without it, or 512 with huge pages. */
+  readonly blockPages?: 1 | 512;
+  /** IOMMUs with what is behind each; those of the RFC's host without it. */
+  readonly units?: readonly AllReduceUnit[];
+}
+
+/** An IOMMU, and how many GPUs and NICs are behind it. */
+export interface AllReduceUnit {
+  readonly name: string;
+  readonly node: number;
+  readonly gpus: number;
+  readonly nics: number;
 }
 
 /** What to run. */
@@ -58,6 +73,8 @@ export interface AllReduceRun {
   readonly seed: number;
   /** Bytes of a ring's share. */
   readonly shareBytes?: number;
+  /** Keeps walks for a timeline. */
+  readonly slices?: SliceRecorder;
 }
 
 /** What it gave. */
@@ -69,6 +86,9 @@ export interface AllReduceResult {
   readonly remoteShare: number;
   /** Busy share of the walkers of each unit that takes part. */
   readonly walkerShares: readonly number[];
+  readonly where: DeviceTime;
+  /** Virtual time of the operation, picoseconds. */
+  readonly time: number;
   readonly hash: string;
 }
 
@@ -88,7 +108,10 @@ export function runAllReduce(run: AllReduceRun): AllReduceResult {
   const units = new Map<string, TimedUnit>();
   for (const [name, unit] of host.units) {
     const { walkers } = machine;
-    units.set(name, new TimedUnit({ engine, unit, bill, walkers, interconnect }));
+    units.set(
+      name,
+      new TimedUnit({ engine, unit, bill, walkers, interconnect, slices: run.slices }),
+    );
   }
   const nics = [...host.devices.values()].filter(
     ({ plan, unit }) => plan.classCode === ETHERNET && nodes.includes(unit!.node),
@@ -98,9 +121,10 @@ export function runAllReduce(run: AllReduceRun): AllReduceResult {
   const factor = (2 * (ranks - 1)) / ranks;
   const { bytes, inFlight, bytesPerSecond, link, memoryTime } = machine.nic;
   const limit = Math.round((shareBytes * factor) / bytes);
-  const readsBefore = bill.count("entryRead");
-  const remoteBefore = bill.remoteCount;
-  for (const { iommuDevice, unit } of nics) {
+  // What mapping and attaching read is no part of it.
+  bill.forget();
+  const devices: TimedDevice[] = [];
+  for (const { plan, iommuDevice, unit } of nics) {
     for (const isWrite of [false, true]) {
       const device = new DmaEngine({
         engine,
@@ -117,28 +141,57 @@ export function runAllReduce(run: AllReduceRun): AllReduceResult {
         memory: memoryTime,
         done: () => {},
       });
-      device.start();
+      const name = `${plan.address} ${isWrite ? "writes" : "reads"}`;
+      devices.push({ name, engine: device, unit: unit!.name, node: unit!.node });
     }
   }
+  for (const device of devices) device.engine.start();
   engine.run();
   const algbw = (shareBytes * nics.length * 1e12) / engine.now;
   const taking = [...units].filter(([name]) => nodes.includes(host.units.get(name)!.node));
   return {
     algbw,
     busbw: algbw * factor,
-    remoteShare:
-      (bill.remoteCount - remoteBefore) / Math.max(1, bill.count("entryRead") - readsBefore),
+    remoteShare: bill.remoteCount / Math.max(1, bill.count("entryRead")),
     walkerShares: taking.map(
       ([, { walkers }]) => walkers.use().busyTime / (engine.now * walkers.servers),
     ),
+    where: deviceTime({ devices, units, bill, interconnect, faults: null, time: engine.now }),
+    time: engine.now,
     hash: engine.hash,
+  };
+}
+
+const DISPLAY = 0x03_0200;
+const NODE_BYTES = 256 * 2 ** 20;
+
+/** Nodes, IOMMUs and devices, each device on a bus of its own. */
+function planOf(units: readonly AllReduceUnit[]): Pick<HostPlan, "nodes" | "distances"> & {
+  units: readonly UnitPlan[];
+  devices: readonly DevicePlan[];
+} {
+  const nodes = 1 + Math.max(...units.map(({ node }) => node));
+  const ids = Array.from({ length: nodes }, (_, node) => node);
+  let bus = 0;
+  return {
+    nodes: ids.map(() => ({ memory: NODE_BYTES })),
+    distances: ids.map((from) => ids.map((to) => (from === to ? 10 : 21))),
+    units: units.map(({ name, node }) => ({ name, node })),
+    devices: units.flatMap(({ name, gpus, nics }) =>
+      Array.from({ length: gpus + nics }, (_, index) => {
+        bus += 1;
+        const address = `0000:${bus.toString(16).padStart(2, "0")}:00.0`;
+        return { address, unit: name, classCode: index < gpus ? DISPLAY : ETHERNET };
+      }),
+    ),
   };
 }
 
 /** The host of the RFC with the VM's memory mapped, and every device in its container. */
 function hostOf(run: AllReduceRun, bill: WalkBill): Host {
   const { machine, byNode, mapperNode, seed } = run;
-  const plan = allReduceHost({ kernel: "6.6" });
+  const own = machine.units === undefined ? {} : planOf(machine.units);
+  const plan = allReduceHost({ kernel: "6.6", ...own });
   const iotlb = {
     sets: 1,
     ways: machine.iotlbEntries,
@@ -149,10 +202,11 @@ function hostOf(run: AllReduceRun, bill: WalkBill): Host {
   const type1 = byNode === null ? {} : { attachGroupByNode: byNode };
   const host = buildHost({ ...plan, units }, { meter: bill, type1 });
   host.pool.cpuNode = mapperNode;
-  const { pages } = machine;
-  const frames = scatteredFrames({ basePfn: 2 ** 26, pages: pages * 2, unitPages: 1, seed });
+  const { pages, blockPages = 1 } = machine;
+  const unitPages = blockPages;
+  const frames = scatteredFrames({ basePfn: 2 ** 26, pages: pages * 2, unitPages, seed });
   const memory = new AddressSpace({ frames });
-  const backing = { kind: "anonymous", isHuge: false } as const;
+  const backing = { kind: "anonymous", isHuge: blockPages === 512 } as const;
   assert(memory.mmap({ vpn: VPN, pages, backing }) === Errno.OK, "the VMM has room");
   const vmm = new VfioTask({ process: new UserProcess({ memory }) });
   const [first, ...others] = plan.devices.map(({ address }) => address);

@@ -45,8 +45,6 @@ const TIMELINE_UNTIL = 22;
 const HALF_WIDTH_MAX = 0.1;
 /** A gain that nobody would act upon. */
 const GAIN_MIN = 0.01;
-/** Below this, translation is not what holds the machine back. */
-export const TRANSLATION_GAIN_MIN = 0.02;
 
 /** What to compare. */
 export interface ComparisonOptions {

@@ -15,13 +15,16 @@ import { TranslationUnit } from "../../iommu/translation-unit.ts";
 import { PagePool } from "../../memory/page-pool.ts";
 import { Random } from "../../random.ts";
 import { PAGE_BYTES, PAGE_SHIFT } from "../../units.ts";
+import { type DeviceTime, deviceTime } from "../device/device-time.ts";
 import { DmaEngine } from "../device/dma-engine.ts";
 import { TimedUnit } from "../device/timed-unit.ts";
 import { WalkBill } from "../device/walk-bill.ts";
 import { Engine } from "../engine.ts";
+import { Histogram } from "../histogram.ts";
 import type { LinkSpeed } from "../link.ts";
 import type { PriceList } from "../price-list.ts";
 import { type SteadyState, steadyState } from "../steady-state.ts";
+import type { SliceRecorder } from "./slices.ts";
 
 /** What a window lies in. */
 export interface WindowMachine {
@@ -40,6 +43,8 @@ export interface WindowMachine {
   readonly cacheTime: number;
   /** Bytes of a buffer that the last-level cache can hold. */
   readonly cacheBytes: number;
+  /** Most payload of a packet, and what an access costs a link beyond its packets, in bytes. */
+  readonly packet?: { readonly payload: number; readonly overhead: number };
 }
 
 /** What to measure. */
@@ -56,8 +61,12 @@ export interface WindowRun {
   readonly seed: number;
   /** Node of the page tables; the unit and the device are on node 0. */
   readonly tableNode?: number;
+  /** Bytes of an access, 64 without it. */
+  readonly bytes?: number;
   /** Accesses to measure, 40 000 without it. */
   readonly accesses?: number;
+  /** Keeps walks for a timeline. */
+  readonly slices?: SliceRecorder;
 }
 
 /** What was measured. */
@@ -69,11 +78,16 @@ export interface WindowResult {
   readonly hits: number;
   readonly misses: number;
   readonly walkerShare: number;
+  readonly percentiles: Histogram;
+  readonly where: DeviceTime;
+  /** Virtual time of the run, picoseconds. */
+  readonly time: number;
   readonly hash: string;
 }
 
 const BYTES = 64;
 const BATCHES = 200;
+const UNIT = "dmar0";
 const RID = 0x0100;
 const BASE_PFN = 2 ** 20;
 
@@ -84,12 +98,17 @@ export function runWindow(run: WindowRun): WindowResult {
   const random = new Random(run.seed);
   const bill = new WalkBill(machine.prices);
   const unit = run.pageShift === null ? null : timedUnit(engine, run, run.pageShift, bill);
+  bill.forget();
+  const percentiles = new Histogram();
   const batch = Math.ceil((run.accesses ?? 40_000) / BATCHES);
   const latencies = new Float64Array(BATCHES);
   const rates = new Float64Array(BATCHES);
   const pages = Math.ceil(windowBytes / PAGE_BYTES);
-  const lines = windowBytes / BYTES;
-  const warmLines = isWarm ? Math.min(lines, Math.floor(machine.cacheBytes / BYTES)) : 0;
+  const bytes = run.bytes ?? BYTES;
+  const lines = windowBytes / bytes;
+  const warmLines = isWarm ? Math.min(lines, Math.floor(machine.cacheBytes / bytes)) : 0;
+  const { payload, overhead } = machine.packet ?? { payload: bytes, overhead: 0 };
+  const moved = bytes + overhead;
   let completed = 0;
   let started = 0;
   const speed = isWrite ? machine.writes : machine.reads;
@@ -102,7 +121,8 @@ export function runWindow(run: WindowRun): WindowResult {
     gap: speed.gap,
     up: machine.up,
     down: machine.down,
-    bytes: BYTES,
+    bytes: moved,
+    payload: Math.ceil(moved / Math.ceil(bytes / payload)),
     next: () => BASE_PFN + random.below(pages),
     // Random accesses find a cache as full of the window as it can be.
     memory:
@@ -112,6 +132,7 @@ export function runWindow(run: WindowRun): WindowResult {
     done: (time) => {
       const index = Math.floor(completed / batch);
       latencies[index]! += time / batch;
+      percentiles.add(time);
       completed += 1;
       if (completed % batch !== 0) return;
       rates[index] = (batch * 1e12) / (engine.now - started);
@@ -127,6 +148,16 @@ export function runWindow(run: WindowRun): WindowResult {
     hits: bill.count("iotlbHit"),
     misses: bill.count("iotlbMiss"),
     walkerShare: unit === null ? 0 : unit.walkers.use().busyTime / (engine.now * machine.walkers),
+    percentiles,
+    where: deviceTime({
+      devices: [{ name: "device", engine: device, unit: unit === null ? null : UNIT, node: 0 }],
+      units: new Map(unit === null ? [] : [[UNIT, unit]]),
+      bill,
+      interconnect: null,
+      faults: null,
+      time: engine.now,
+    }),
+    time: engine.now,
     hash: engine.hash,
   };
 }
@@ -143,7 +174,7 @@ function timedUnit(engine: Engine, run: WindowRun, pageShift: 12 | 21, bill: Wal
   const hardware = new HardwareDomain({ table });
   const domain = new IommuDomain(DomainType.UNMANAGED, hardware);
   const unit = new TranslationUnit({
-    name: "dmar0",
+    name: UNIT,
     node: 0,
     iotlb: { sets: 1, ways: iotlbEntries, replacement: "lru", pageShifts: [12, 21, 30] },
     pagingCache,
@@ -159,5 +190,5 @@ function timedUnit(engine: Engine, run: WindowRun, pageShift: 12 | 21, bill: Wal
     const errno = domain.map(BASE_PFN + page * frames, physPfn, frames, PROT_RW);
     assert(errno === Errno.OK, "the window is mapped");
   }
-  return new TimedUnit({ engine, unit, bill, walkers });
+  return new TimedUnit({ engine, unit, bill, walkers, slices: run.slices });
 }

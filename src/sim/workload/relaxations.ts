@@ -7,8 +7,9 @@
  */
 import type { StepName } from "../../meter.ts";
 import { PriceList } from "../price-list.ts";
+import type { TimePart } from "../where-time.ts";
 import type { FioMachine } from "./fio-run.ts";
-import type { TimePart, WhereTime } from "./request-time.ts";
+import type { WhereTime } from "./request-time.ts";
 
 /** A change of the machine. */
 export interface Relaxation {

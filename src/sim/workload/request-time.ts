@@ -6,6 +6,7 @@
 import { Step, type StepName } from "../../meter.ts";
 import type { BillingMeter } from "../billing-meter.ts";
 import type { PriceList } from "../price-list.ts";
+import type { NodeTime, TimePart } from "../where-time.ts";
 
 const stepNames = Object.keys(Step) as StepName[];
 const STEPS = stepNames.length;
@@ -26,27 +27,6 @@ export const RequestPart = {
 
 /** From here on one column for each resource of the price list: waiting for it. */
 const FIRST_WAIT = STEPS + 5;
-
-/** A part of the latency of all measured requests. */
-export interface TimePart {
-  /** Whether the resource was held or waited for. */
-  readonly kind: "hold" | "wait";
-  /** A step's name, or `software`, `medium`, `transfer`, `waiting`. */
-  readonly name: string;
-  readonly resource: string;
-  /** Picoseconds, in all. */
-  readonly time: number;
-}
-
-/** What the requests of one node's CPUs took. */
-export interface NodeTime {
-  readonly node: number;
-  readonly requests: number;
-  /** Sum of their latencies, picoseconds. */
-  readonly latency: number;
-  /** Of that, what was charged because something lay on another node. */
-  readonly remote: number;
-}
 
 /** Where the time went. */
 export interface WhereTime {

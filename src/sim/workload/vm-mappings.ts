@@ -34,6 +34,8 @@ export interface RamPlan {
   readonly isTouched: boolean;
   /** Pages that the kernel pins at a time: 512, and 1 before Linux 5.12. */
   readonly batchPages: number;
+  /** Not pinned when it is mapped: pages that a device touches, and how many a fault maps. */
+  readonly faulting?: { readonly touchedPages: number; readonly premap: number };
 }
 
 /** How a BAR's frames are found. */

@@ -14,6 +14,8 @@ import { Cashier } from "../cashier.ts";
 import { Engine } from "../engine.ts";
 import { type Phase, PhasedMeter } from "../host/phased-meter.ts";
 import type { PriceList } from "../price-list.ts";
+import { faultedRam } from "./faulted-ram.ts";
+import type { SliceRecorder } from "./slices.ts";
 import {
   type BarPlan,
   barMapping,
@@ -26,6 +28,8 @@ import {
 export interface VmStartMachine {
   /** What steps cost while something is mapped, and while something is unmapped. */
   readonly prices: Readonly<Record<Phase, PriceList>>;
+  /** The same of BARs where that differs: a page of device memory is not zeroed. */
+  readonly barPrices?: Readonly<Record<Phase, PriceList>>;
   /** What a start costs that has nothing to do with mapping, nanoseconds. */
   readonly startNs: number;
 }
@@ -37,6 +41,8 @@ export interface VmStartPlan {
   readonly bars?: readonly BarPlan[];
   /** How type1 unmaps: see `Type1Options.unmapMode`. */
   readonly unmapMode?: "kernel" | "extents";
+  /** Keeps each call for a timeline. */
+  readonly slices?: SliceRecorder;
 }
 
 /** What it took. Times in picoseconds. */
@@ -46,6 +52,8 @@ export interface VmStartResult {
   /** What steps took of each, dearest first. */
   readonly mapCharges: readonly StepCharge[];
   readonly unmapCharges: readonly StepCharge[];
+  /** Of what mapping took, BARs. */
+  readonly barCharges: readonly StepCharge[];
   /** Everything that happened, as one number. */
   readonly hash: string;
 }
@@ -60,43 +68,68 @@ const PS_PER_NS = 1000;
 export function runVmStart(plan: VmStartPlan): VmStartResult {
   const { machine, ram, bars = [] } = plan;
   const engine = new Engine();
-  const meter = new PhasedMeter(machine.prices);
+  const ramPrices = machine.prices;
+  const barPrices = machine.barPrices ?? ramPrices;
+  const meters = { ram: new PhasedMeter(ramPrices), bars: new PhasedMeter(barPrices) };
   const times = { map: Math.round(machine.startNs * PS_PER_NS), unmap: 0 };
   engine.after(times.map, engine.define(nothing));
   engine.run();
-  const parts = { meter, unmapMode: plan.unmapMode ?? "kernel" };
+  const unmapMode = plan.unmapMode ?? "kernel";
   const paid = engine.define(nothing);
-  const call = (phase: Phase, mapping: VmMapping) => {
+  const call = (of: "ram" | "bars", phase: Phase, mapping: VmMapping, what: string) => {
     const since = engine.now;
+    const meter = meters[of];
     meter.phase = phase;
     const errno = mapping[phase]();
     meter.phase = null;
     if (errno !== Errno.OK) throw refused(phase, errno);
-    const pools = machine.prices[phase].resources.map(() => null);
+    const pools = (of === "ram" ? ramPrices : barPrices)[phase].resources.map(() => null);
     new Cashier(engine, pools).pay(meter.bills[phase], paid);
     engine.run();
     times[phase] += engine.now - since;
+    plan.slices?.add("VMM", `${phase} ${what}`, since, engine.now);
   };
-  const guest = ram === undefined ? null : ramMapping(parts, ram);
-  if (guest !== null) call("map", guest);
+  const mapRam = ram?.faulting === undefined ? ramMapping : faultedRam;
+  const guest = ram === undefined ? null : mapRam({ meter: meters.ram, unmapMode }, ram);
+  if (guest !== null) call("ram", "map", guest, "RAM");
   for (const bar of bars) {
-    const mapping = barMapping(parts, bar);
+    const mapping = barMapping({ meter: meters.bars, unmapMode }, bar);
     for (let index = 0; index < bar.count; index += 1) {
-      call("map", mapping);
-      call("unmap", mapping);
+      call("bars", "map", mapping, `BAR ${index}`);
+      call("bars", "unmap", mapping, `BAR ${index}`);
     }
   }
-  if (guest !== null) call("unmap", guest);
+  if (guest !== null) call("ram", "unmap", guest, "RAM");
+  const charges = (phase: Phase) =>
+    sumOf([meters.ram.bills[phase].charges(), meters.bars.bills[phase].charges()]);
   return {
     mapTime: times.map,
     unmapTime: times.unmap,
-    mapCharges: meter.bills.map.charges(),
-    unmapCharges: meter.bills.unmap.charges(),
+    mapCharges: charges("map"),
+    unmapCharges: charges("unmap"),
+    barCharges: meters.bars.bills.map.charges(),
     hash: engine.hash,
   };
 }
 
 function nothing(): void {}
+
+/** Charges step by step, dearest first. */
+function sumOf(lists: readonly (readonly StepCharge[])[]): readonly StepCharge[] {
+  const sums = new Map<string, StepCharge>();
+  for (const charge of lists.flat()) {
+    const known = sums.get(charge.step);
+    const sum = known ?? { ...charge, times: 0, amount: 0, time: 0, remoteTime: 0 };
+    sums.set(charge.step, {
+      step: charge.step,
+      times: sum.times + charge.times,
+      amount: sum.amount + charge.amount,
+      time: sum.time + charge.time,
+      remoteTime: sum.remoteTime + charge.remoteTime,
+    });
+  }
+  return [...sums.values()].sort((a, b) => b.time - a.time || (a.step < b.step ? -1 : 1));
+}
 
 function refused(phase: Phase, errno: number): StackError {
   return new StackError({
