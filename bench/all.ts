@@ -7,7 +7,9 @@ import { benchmarks as iommufd } from "./iommufd.bench.ts";
 import { benchmarks as iopf } from "./iopf.bench.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
+import { benchmarks as liveSystem } from "./live-system.bench.ts";
 import { benchmarks as mmio } from "./mmio.bench.ts";
+import { benchmarks as nvme } from "./nvme.bench.ts";
 import { benchmarks as pageTable } from "./page-table.bench.ts";
 import { benchmarks as pinning } from "./pinning.bench.ts";
 import { benchmarks as recording } from "./recording.bench.ts";
@@ -18,6 +20,7 @@ import { benchmarks as type1 } from "./type1.bench.ts";
 import { benchmarks as vfioAttach } from "./vfio-attach.bench.ts";
 import { benchmarks as vfioRecording } from "./vfio-recording.bench.ts";
 import { benchmarks as vfioUser } from "./vfio-user.bench.ts";
+import { benchmarks as virtioBlk } from "./virtio-blk.bench.ts";
 import { benchmarks as virtioIommu } from "./virtio-iommu.bench.ts";
 import { benchmarks as virtqueue } from "./virtqueue.bench.ts";
 
@@ -28,7 +31,9 @@ export const benchmarks: readonly Benchmark[] = [
   ...iommufd,
   ...iotlb,
   ...iova,
+  ...liveSystem,
   ...mmio,
+  ...nvme,
   ...pageTable,
   ...pinning,
   ...recording,
@@ -39,6 +44,7 @@ export const benchmarks: readonly Benchmark[] = [
   ...vfioAttach,
   ...vfioRecording,
   ...vfioUser,
+  ...virtioBlk,
   ...virtioIommu,
   ...virtqueue,
 ];

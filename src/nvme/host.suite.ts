@@ -172,6 +172,8 @@ export class HostQueue {
     this.entries = entries;
     this.submission = dma.allocate(Math.ceil((entries * 64) / 4096));
     this.completion = dma.allocate(Math.ceil((entries * 16) / 4096));
+    // No entry may look new before it is: phases start at 0.
+    this.completion.write(0, new Uint8Array(entries * 16));
   }
 }
 
