@@ -16,10 +16,13 @@ import { checkCommand } from "./check-command.ts";
 import { type CliContext, json } from "./context.ts";
 import { explainCommand } from "./explain-command.ts";
 import { inspectCommand } from "./inspect-command.ts";
+import { measureCommand } from "./measure-command.ts";
 import type { ReplayFlags } from "./replay.ts";
 import { reproduceCommand } from "./reproduce-command.ts";
 import { runCommand } from "./run-command.ts";
+import { serveCommand, vmCommand } from "./serve-command.ts";
 import { tablesRoutes } from "./tables-command.ts";
+import { topCommand } from "./top-command.ts";
 import type { VerifyFlags } from "./verify.ts";
 
 const recordings = {
@@ -108,6 +111,10 @@ const verbs = [
   "inspect",
   "explain",
   "tables",
+  "serve",
+  "vm",
+  "top",
+  "measure",
   "build",
   "dump",
   "check",
@@ -145,6 +152,10 @@ export function buildApp(getCurrentVersion: () => Promise<string>): Application<
       check: checkCommand,
       explain: explainCommand,
       tables: tablesRoutes,
+      serve: serveCommand,
+      vm: vmCommand,
+      top: topCommand,
+      measure: measureCommand,
     },
     docs: { brief: "An IOMMU you can run, checked against recordings of real machines" },
   });

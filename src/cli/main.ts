@@ -30,6 +30,8 @@ export async function main(words: readonly string[]): Promise<void> {
   });
   process.once("SIGINT", () => {
     terminal.clear();
+    // A verb that has something to put away listens, too, and ends by itself.
+    if (process.listenerCount("SIGINT") > 0) return;
     process.exit(EXIT_SIGINT);
   });
   const exit = await runCommandLine(words, terminal, process.env.IOMMUKIT_DEBUG === "1");

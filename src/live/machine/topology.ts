@@ -20,7 +20,7 @@ import { type LiveDisk, type LiveMachine, ridOf, type Slot } from "./live-machin
 const identities = {
   iommu: { vendor: 0x1af4, device: 0x1057, classCode: 0x088000 },
   "virtio-blk": { vendor: 0x1af4, device: 0x1042, classCode: 0x010000 },
-  nvme: { vendor: 0x1b36, device: 0x0010, classCode: 0x010802 },
+  nvme: { vendor: 0x1234, device: 0x4e56, classCode: 0x010802 },
   port: { vendor: 0x1b36, device: 0x000c, classCode: 0x060400 },
 } as const;
 
@@ -50,7 +50,8 @@ export function topologyOf(machine: LiveMachine): Machine {
   for (const { kind, slot } of disks) {
     const at = place(slot);
     const bridge = functions.findIndex(({ secondaryBus }) => secondaryBus === at.bus);
-    const type = slot.port === null ? "conventional" : "endpoint";
+    const express = slot.port === null ? "rc-endpoint" : "endpoint";
+    const type = kind === "nvme" ? express : "conventional";
     functions.push({ ...functionOf(identities[kind], at, type), bridge });
   }
   return {

@@ -21,6 +21,8 @@ export interface AgentGuestOptions {
   /** Where its console goes. */
   readonly console: string;
   readonly bootMs: number;
+  /** Whether a reset of the guest starts it again; else it ends QEMU. */
+  readonly reboots?: boolean;
   /** Shell commands before the agent starts. */
   readonly first?: string;
 }
@@ -51,7 +53,11 @@ export class AgentGuest {
       initrd,
       append: `console=ttyS0 panic=-1 ${options.append}`,
       boot: null,
-      extra: [...agentArguments(socket), ...machine.qemu.extra],
+      extra: [
+        ...agentArguments(socket),
+        ...(options.reboots === true ? [] : ["-no-reboot"]),
+        ...machine.qemu.extra,
+      ],
     };
     const words = qemuArguments(
       { ...machine, qemu: settings },

@@ -64,7 +64,8 @@ function judge(command: readonly [string, ...string[]], probe: Probe): FoundQemu
   const version = match[0].slice("version ".length);
   const isOld = major < VERSION_MIN[0] || (major === VERSION_MIN[0] && minor < VERSION_MIN[1]);
   if (isOld) return `${name} is ${version}, older than ${VERSION_MIN.join(".")}`;
-  const devices = probe([...command, "-device", "help"]);
-  if (!devices?.includes('"vfio-user-pci"')) return `${name} has no vfio-user-pci`;
+  // The list of all devices leaves this one out, so it is asked for by name.
+  const properties = probe([...command, "-device", "vfio-user-pci,help"]);
+  if (!properties?.includes("socket=")) return `${name} has no vfio-user-pci`;
   return { command, version };
 }

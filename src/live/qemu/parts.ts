@@ -27,19 +27,37 @@ export interface PartsScripts {
   readonly qemuCommand: (parts: Parts) => [string, ...string[]];
   readonly vmlinuz: (parts: Parts) => string;
   readonly buildInitrd: (parts: Parts, guest: GuestContents) => Uint8Array;
-  /** A program of the cache folder with the libraries it needs: path in the guest → content. */
-  readonly fioFiles: (parts: Parts) => Record<string, Uint8Array>;
   readonly fetchParts: () => Parts;
 }
 
-/** Loads the scripts, which lie at the same distance from the sources and from what is built. */
+/** What scripts/vm/fio.mjs has. */
+export interface FioScript {
+  /** What was fetched, or null. */
+  readonly readFio: () => object | null;
+  readonly fetchFio: () => object;
+  /** fio with the libraries it needs: path in the guest → content. */
+  readonly fioFiles: (fio: object) => Record<string, Uint8Array>;
+  /** Words that start it in the guest. */
+  readonly guestCommand: string;
+}
+
+/** The scripts lie at the same distance from the sources and from what is built. */
+async function load<T>(name: string): Promise<T> {
+  const url = new URL(`../../../scripts/vm/${name}.mjs`, import.meta.url);
+  return (await import(url.href)) as T;
+}
+
+/** Loads the scripts. */
 export async function loadScripts(): Promise<PartsScripts> {
-  const load = async (name: string) =>
-    (await import(
-      new URL(`../../../scripts/vm/${name}.mjs`, import.meta.url).href
-    )) as PartsScripts;
-  const [parts, initrd, fetch] = await Promise.all(["parts", "initrd", "fetch"].map(load));
+  const [parts, initrd, fetch] = await Promise.all(
+    ["parts", "initrd", "fetch"].map((name) => load<PartsScripts>(name)),
+  );
   return { ...parts!, ...initrd!, ...fetch! };
+}
+
+/** Loads the script that knows of fio. */
+export function loadFioScript(): Promise<FioScript> {
+  return load<FioScript>("fio");
 }
 
 /** Words that start the QEMU of the cache folder; null when none was fetched. */

@@ -194,6 +194,11 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     this.#keep(memory);
   }
 
+  /** Keeps the state now, for a function whose client must not see a change that is not kept. */
+  keep(): void {
+    if (this.#connection !== null) this.#keep(this.#connection.memory);
+  }
+
   close(fd: number): void {
     this.#options.system.close(fd);
   }

@@ -1,0 +1,155 @@
+/**
+ * Makes a machine's devices and the servers that offer them: one virtio-iommu with the disks behind
+ * it, each with a client, a guest memory and a view of it of its own. Runs in the worker.
+ */
+import type { BlockStore } from "../../block/block-store.ts";
+import { assert } from "../../errors.ts";
+import type { DeviceMemory } from "../../memory/device-memory.ts";
+import { GuestMemory } from "../../memory/guest-memory.ts";
+import type { PciFunction } from "../../pci/function.ts";
+import { VirtioBlk } from "../../virtio/blk/device.ts";
+import { VirtioIommuDevice } from "../../virtio/iommu/device.ts";
+import { X86_MSI_REGION } from "../../virtio/iommu/device-config.ts";
+import { IommuTlb } from "../../virtio/iommu/iommu-tlb.ts";
+import { VirtioIommu } from "../../virtio/iommu/pci-device.ts";
+import { TranslatedMemory } from "../../virtio/iommu/translated-memory.ts";
+import { DOORBELL_BYTES, NOTIFY_MULTIPLIER, VirtioBar } from "../../virtio/pci/layout.ts";
+import { VirtioPci } from "../../virtio/pci/virtio-pci.ts";
+import { FileStore } from "../block/file-store.ts";
+import { Interrupts } from "../vfio-user/interrupts.ts";
+import { DoorbellRegion } from "../vfio-user/mappable-region.ts";
+import { VfioUserServer } from "../vfio-user/server.ts";
+import type { WorkerContext, WorkerDevice } from "../worker/run-worker.ts";
+import { KeptNvme } from "./kept-nvme.ts";
+import type { LiveDisk, LiveIommu, LiveMachine } from "./live-machine.ts";
+import { IommuMeter, MeteredIommu } from "./metered-function.ts";
+import { MeteredStore } from "./metered-store.ts";
+import { Publisher } from "./publisher.ts";
+import { endpointOf } from "./topology.ts";
+
+const INPUT_BITS = 48n;
+/** What Linux is told of domains, and how much PROBE answers. */
+const DOMAIN_LAST = 0xffff;
+const PROBE_BYTES = 64;
+
+/** What all devices of a machine share. */
+interface Shared {
+  readonly machine: LiveMachine;
+  readonly context: WorkerContext;
+  readonly tlb: IommuTlb | null;
+}
+
+/** Makes the devices of a machine; the virtio-iommu first, since a state is restored in order. */
+export function assemble(machine: LiveMachine, context: WorkerContext): WorkerDevice[] {
+  const { iommu, disks } = machine;
+  const devices: WorkerDevice[] = [];
+  let tlb: IommuTlb | null = null;
+  if (iommu !== null) {
+    const meter = new IommuMeter(context.metrics, iommu.name);
+    const device = new VirtioIommuDevice(iommuSettings(machine, iommu), meter);
+    tlb = new IommuTlb(device, meter);
+    devices.push(serveIommu(iommu, device, meter, context));
+  }
+  for (const disk of disks) devices.push(serveDisk(disk, { machine, context, tlb }));
+  const published =
+    iommu === null || tlb === null ? null : { name: iommu.name, device: tlb.device };
+  context.loop.add(new Publisher(devices, published, context.metrics), "metrics");
+  return devices;
+}
+
+function iommuSettings(machine: LiveMachine, { bypass }: LiveIommu) {
+  return {
+    bypass,
+    inputRange: { start: 0n, last: (1n << INPUT_BITS) - 1n },
+    domainRange: { first: 0, last: DOMAIN_LAST },
+    probeSize: PROBE_BYTES,
+    // Without an MSI window of the platform's, Linux makes one up at 0x8000000.
+    endpoints: machine.disks
+      .filter(({ isTranslated }) => isTranslated)
+      .map((disk) => ({ id: endpointOf(machine, disk), reserved: [X86_MSI_REGION] })),
+  };
+}
+
+function serveIommu(
+  { name, doorbell }: LiveIommu,
+  device: VirtioIommuDevice,
+  meter: IommuMeter,
+  context: WorkerContext,
+): WorkerDevice {
+  const { system, metrics } = context;
+  const memory = new GuestMemory();
+  const virtio = new VirtioIommu(device, context.journal(name).log);
+  const interrupts = new Interrupts(system, virtio.queueSizes.length + 1);
+  const page = doorbell === "page" ? doorbellPage(name, virtio.queueSizes.length, context) : null;
+  const hasDoorbellPage = page !== null;
+  const pci = new VirtioPci({ device: virtio, memory, interrupts, hasDoorbellPage });
+  const metered = new MeteredIommu(pci, meter, metrics, name, () => system.now());
+  return server(name, metered, memory, interrupts, context, page === null ? [] : [page]);
+}
+
+/** The page stays the same for each worker of the machine: QEMU has it mapped. */
+function doorbellPage(name: string, count: number, context: WorkerContext): DoorbellRegion {
+  const { system } = context;
+  const fd = context.sharedFile(`${name} doorbells`, DOORBELL_BYTES);
+  const request = { fd, offset: 0, bytes: DOORBELL_BYTES, access: "shared" } as const;
+  const mapping = fd < 0 ? fd : system.map(request, name);
+  assert(typeof mapping !== "number", "there is memory for a doorbell page");
+  const slots = { first: 0, stride: NOTIFY_MULTIPLIER, width: 2, count } as const;
+  return new DoorbellRegion({ index: VirtioBar.DOORBELL, fd, slots }, mapping.buffer);
+}
+
+function serveDisk(disk: LiveDisk, shared: Shared): WorkerDevice {
+  const { machine, context, tlb } = shared;
+  const { system, metrics } = context;
+  const { name, kind, queues } = disk;
+  const memory = new GuestMemory();
+  const endpoint = endpointOf(machine, disk);
+  const seen: DeviceMemory =
+    tlb !== null && disk.isTranslated ? new TranslatedMemory({ tlb, endpoint, memory }) : memory;
+  const store = new MeteredStore(storeOf(disk, context), metrics, name, () => system.now());
+  const interrupts = new Interrupts(system, queues + 1);
+  if (kind === "nvme") {
+    const { words } = context.journal(name);
+    const pci = new KeptNvme({ memory: seen, store, interrupts, queues, words });
+    const served = server(name, pci, memory, interrupts, context);
+    pci.keep = () => served.server.keep();
+    return served;
+  }
+  const device = new VirtioBlk({ store, queueCount: queues });
+  const isExpress = disk.slot.port !== null;
+  const pci = new VirtioPci({ device, memory: seen, interrupts, isExpress });
+  return server(name, pci, memory, interrupts, context);
+}
+
+function storeOf({ backing, isReadOnly, name }: LiveDisk, context: WorkerContext): BlockStore {
+  // What is kept in memory must outlive this process, so it is a file of the runtime folder by now.
+  assert(backing.kind === "file", "a disk is in a file");
+  const options = { path: backing.path, isReadOnly, id: name, name };
+  return FileStore.open(context.system, context.loop, options);
+}
+
+function server(
+  name: string,
+  pci: PciFunction,
+  memory: GuestMemory,
+  interrupts: Interrupts,
+  context: WorkerContext,
+  doorbells: readonly DoorbellRegion[] = [],
+): WorkerDevice {
+  const { system, windows, log } = context;
+  const journal = context.journal(name);
+  return {
+    name,
+    server: new VfioUserServer({
+      system,
+      files: windows,
+      function: pci,
+      interrupts,
+      memory,
+      name,
+      log,
+      doorbells,
+      journal,
+    }),
+  };
+}
