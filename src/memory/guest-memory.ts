@@ -66,6 +66,12 @@ export class GuestMemory implements DeviceMemory {
   generation = 0;
   /** Offset into the view that {@link locate} returned last. */
   at = 0;
+  /**
+   * Asked about a byte that is no memory, by who brings memory in when it is missed.
+   *
+   * @returns whether a region that holds the byte was added
+   */
+  onMiss: ((address: number) => boolean) | null = null;
   readonly #regions = new RegionList();
   readonly #budget: SparseBudget;
   #last: GuestRegion | null = null;
@@ -165,8 +171,8 @@ export class GuestMemory implements DeviceMemory {
    */
   window(address: number, bytes: number, forWrite = true): MemoryView | null {
     assert(bytes <= WINDOW_BYTES_MAX, "a window is bounded");
-    const region = this.#regionAt(address);
-    if (region === null || address + bytes > region.end) return null;
+    const region = this.#regionOf(address, bytes);
+    if (region === null) return null;
     if (region.isReadOnly) return forWrite ? null : this.locate(address, bytes, false);
     if (region.backing === null) {
       const first = Math.floor((address - region.start) / CHUNK_BYTES);
@@ -369,8 +375,8 @@ export class GuestMemory implements DeviceMemory {
   }
 
   #locateAnew(address: number, length: number, forWrite: boolean): MemoryView | null {
-    const region = this.#regionAt(address);
-    if (region === null || address + length > region.end) return null;
+    const region = this.#regionOf(address, length);
+    if (region === null) return null;
     if (forWrite && region.isReadOnly) return null;
     const offset = address - region.start;
     const index = Math.floor(offset / region.stride);
@@ -410,8 +416,20 @@ export class GuestMemory implements DeviceMemory {
   #regionAt(address: number): GuestRegion | null {
     const last = this.#last;
     if (last !== null && address >= last.start && address < last.end) return last;
-    const region = this.#regions.find(address);
+    let region = this.#regions.find(address);
+    if (region === null && this.onMiss?.(address) === true) region = this.#regions.find(address);
     if (region !== null) this.#last = region;
+    return region;
+  }
+
+  /** The region that holds a whole range, or null. */
+  #regionOf(address: number, length: number): GuestRegion | null {
+    let region = this.#regionAt(address);
+    while (region !== null && address + length > region.end) {
+      // What is brought in behind a region may make that longer.
+      if (this.onMiss?.(region.end) !== true) return null;
+      region = this.#regionAt(address);
+    }
     return region;
   }
 

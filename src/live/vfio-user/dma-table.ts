@@ -39,12 +39,17 @@ export interface SavedRegion {
   readonly fd: number;
 }
 
-/** Hears of regions that devices can reach. */
+/** Hears of regions whose addresses devices can form. */
 export interface DmaListener {
-  /** @returns an errno; the region is refused with it */
-  mapped(region: SavedRegion): number;
+  /** Whether it makes guest memory of regions itself. */
+  readonly showsMemory?: boolean;
+  /**
+   * @param key - the same for the same file; null for a region without one
+   * @returns an errno; the region is refused with it
+   */
+  mapped(region: SavedRegion, key: string | null, hold: FileHold | null): number;
   /** Before the memory goes. */
-  unmapped(region: SavedRegion): void;
+  unmapped(region: SavedRegion, hold: FileHold | null): void;
 }
 
 /** What a table is made of. */
@@ -209,7 +214,8 @@ export class DmaTable {
     if (typeof hold === "number") return hold;
     const slot = this.#freeSlots.pop() ?? this.#regions.length;
     const inserted = this.#index.insert(pfn, 0, pfn + pages - 1, 0xfff, slot, 0, 0);
-    const errno = inserted === RangeInsert.OK ? this.#show(wanted, hold) : (Errno.EINVAL as number);
+    const errno =
+      inserted === RangeInsert.OK ? this.#show(wanted, key, hold) : (Errno.EINVAL as number);
     if (errno !== Errno.OK) {
       if (inserted === RangeInsert.OK) this.#index.removeContained(pfn, 0, pfn + pages - 1, 0xfff);
       this.#freeSlots.push(slot);
@@ -229,11 +235,13 @@ export class DmaTable {
   }
 
   /** Lets devices see a region. */
-  #show(region: SavedRegion, hold: FileHold | null): number {
-    if (hold === null || !isReachable(region)) return Errno.OK;
-    const errno = this.#options.listener?.mapped(region) ?? Errno.OK;
-    if (errno !== Errno.OK) return errno;
-    const { memory } = this.#options;
+  #show(region: SavedRegion, key: string | null, hold: FileHold | null): number {
+    if (!isReachable(region)) return Errno.OK;
+    const { listener = null, memory } = this.#options;
+    const errno = listener?.mapped(region, key, hold) ?? Errno.OK;
+    if (errno !== Errno.OK || hold === null) return errno;
+    this.#reachablePages += region.pages;
+    if (listener?.showsMemory === true) return Errno.OK;
     const isReadOnly = (region.flags & DmaMapFlag.WRITE) === 0;
     let start = region.pfn * PAGE_BYTES;
     for (const { buffer, byteOffset, bytes } of hold.pieces) {
@@ -242,25 +250,29 @@ export class DmaTable {
       assert(result === "added", "the table knows what is free");
       start += bytes;
     }
-    this.#reachablePages += region.pages;
     return Errno.OK;
   }
 
   /** Takes a region away from devices, then its memory. */
   #hide(region: Region): void {
     const { hold } = region;
+    if (isReachable(region)) this.#hideReachable(region);
+    hold?.release();
+  }
+
+  #hideReachable(region: Region): void {
+    const { hold } = region;
+    const { listener = null, memory } = this.#options;
+    listener?.unmapped(region, hold);
     if (hold === null) return;
-    if (isReachable(region)) {
-      this.#options.listener?.unmapped(region);
-      this.#reachablePages -= region.pages;
-      let start = region.pfn * PAGE_BYTES;
-      for (const { bytes } of hold.pieces) {
-        const isRemoved = this.#options.memory.removeRegion(start);
-        assert(isRemoved, "what was shown is there");
-        start += bytes;
-      }
+    this.#reachablePages -= region.pages;
+    if (listener?.showsMemory === true) return;
+    let start = region.pfn * PAGE_BYTES;
+    for (const { bytes } of hold.pieces) {
+      const isRemoved = memory.removeRegion(start);
+      assert(isRemoved, "what was shown is there");
+      start += bytes;
     }
-    hold.release();
   }
 
   #remove(slot: number): void {

@@ -8,6 +8,7 @@ import { SimulatedSystem } from "../system/simulated-system.ts";
 import type { System } from "../system/system.ts";
 import { WindowCache } from "../system/window-cache.ts";
 import { TestClient } from "./client.suite.ts";
+import type { DmaListener } from "./dma-table.ts";
 import { Interrupts } from "./interrupts.ts";
 import type { DoorbellRegion } from "./mappable-region.ts";
 import type { SavedServer } from "./saved-server.ts";
@@ -93,6 +94,7 @@ export interface WorldOptions {
   readonly systems?: readonly [System, System];
   readonly vectors?: number;
   readonly server?: Partial<ServerOptions>;
+  readonly listener?: (memory: GuestMemory) => DmaListener;
   readonly doorbells?: (system: System) => readonly DoorbellRegion[];
 }
 
@@ -135,6 +137,7 @@ export class World {
       name: "fake0",
       log: (line) => this.log.push(line),
       ...doorbells,
+      ...(options.listener === undefined ? {} : { listener: options.listener(this.memory) }),
       ...options.server,
     });
   }
