@@ -6,7 +6,7 @@ import { faultSpeedTables, ioPageFaultTables } from "./io-page-faults.ts";
 import { numaDomainTables } from "./numa-domains.ts";
 import { nvmeServerTables } from "./nvme-server.ts";
 import { pageTableTables } from "./page-table.ts";
-import { pcieBenchTables } from "./pcie-bench.ts";
+import { payloadTables, pcieBenchTables } from "./pcie-bench.ts";
 import { pinningTables } from "./pinning.ts";
 import type { Reproduction } from "./table.ts";
 import { vfioUserTables } from "./vfio-user.ts";
@@ -20,6 +20,7 @@ export const reproductions: ReadonlyMap<string, readonly Reproduction[]> = new M
   ["5", vmStartTables],
   ["fault-speed", faultSpeedTables],
   ["pcie-bench", pcieBenchTables],
+  ["payload", payloadTables],
   ["pinning", pinningTables],
   ["page-table", pageTableTables],
   ["command-queue", commandQueueTables],

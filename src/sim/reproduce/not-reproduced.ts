@@ -9,11 +9,6 @@ export interface NotReproduced {
 /** The list. */
 export const notReproduced: readonly NotReproduced[] = [
   {
-    name: "pcie-bench: payload rate by size of transfer, without an IOMMU (SIGCOMM 2018)",
-    reason:
-      "64 to 512 bytes differ by what an engine and a link spend on a request, which is no part of the IOMMU: the DMA engine here has one interval between requests for all sizes",
-  },
-  {
     name: "CMD_SYNC on an empty queue, near and far, by interrupt and by polling (B. Song, 2020)",
     reason: "these are prices of ours (300 and 800 ns), and so no predictions",
   },

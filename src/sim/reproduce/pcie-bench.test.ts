@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { broadwell } from "../profiles/pcie-bench.ts";
 import { runWindow } from "../workload/random-window.ts";
-import { pcieBenchTables } from "./pcie-bench.ts";
+import { payloadTables, pcieBenchTables } from "./pcie-bench.ts";
 
 describe("pcie-bench's tables", () => {
   it.each(pcieBenchTables.map((table) => [table.id, table] as const))(
@@ -52,4 +52,16 @@ describe("a host that somebody else measured", () => {
       expect(Math.abs(count / walkers - 1), `${walkers}`).toBeLessThan(0.05);
     }
   });
+});
+
+describe("payload by size of access", () => {
+  it("is within a percent in the median and 15 at most, most pairs in their order", () => {
+    const rows = payloadTables[0]!.run(() => {});
+    const [median, order] = rows.slice(-2);
+    expect(median!.ours).toBeLessThan(1.1);
+    expect(order!.ours).toBeLessThan(6.5);
+    for (const { error, name } of rows.slice(0, -2)) {
+      expect(Math.abs(error!), name).toBeLessThan(0.15);
+    }
+  }, 60_000);
 });

@@ -6,6 +6,7 @@
 import { broadwell, ivyBridge } from "../profiles/pcie-bench.ts";
 import type { SteadyState } from "../steady-state.ts";
 import { runWindow, type WindowMachine, type WindowRun } from "../workload/random-window.ts";
+import { compareTable, type TableRow } from "./summary.ts";
 import { compareRow, type PublishedRow, type Reproduction } from "./table.ts";
 
 interface Series {
@@ -176,6 +177,45 @@ function reproduction(
     },
   };
 }
+
+/** Payload of warm accesses without an IOMMU, Gb/s, by size of access. */
+const payloads: readonly (readonly [bytes: number, isWrite: boolean, rates: readonly number[]])[] =
+  [
+    [64, false, [32.2, 32.5, 32.5, 32.6, 28.4]],
+    [128, false, [43.8, 43.8, 43.8, 43.8, 42.2]],
+    [256, false, [47.7, 47.7, 47.7, 47.7, 46.7]],
+    [512, false, [55, 55, 55, 55, 55]],
+    [64, true, [24.3, 24.3, 24.3, 24.3, 24.3]],
+    [128, true, [42.4, 42.4, 42.4, 42.4, 42.4]],
+    [256, true, [50.5, 50.5, 50.5, 50.5, 50.5]],
+    [512, true, [53, 53, 53, 53, 53.2]],
+  ];
+
+const payloadTable: Reproduction = {
+  id: "pcie-bench-payload",
+  title: "pcie-bench, payload by size of access: BDW without IOMMU, host-warm",
+  source: "R. Neugebauer and others, SIGCOMM 2018, data set",
+  run(progress) {
+    const rows: TableRow[] = [];
+    const ours: (number | null)[] = [];
+    for (const [bytes, isWrite, rates] of payloads) {
+      for (const [at, window] of ["16K", "256K", "1M", "4M", "64M"].entries()) {
+        const name = `${isWrite ? "writes" : "reads"} of ${bytes}, ${window}`;
+        progress(`pcie-bench, payload: ${name}`);
+        const isFitted = isWrite && bytes === 128;
+        rows.push({ name, published: rates[at]!, role: isFitted ? "fitted" : "predicted" });
+        const windowBytes = bytesOf(window);
+        const options = { windowBytes, pageShift: null, isWarm: true, isWrite, isSingle: false };
+        const { rate } = runWindow({ ...options, machine: broadwell, bytes, seed: SEED });
+        ours.push(rate.kind === "steady" ? (rate.mean * bytes * 8) / 1e9 : null);
+      }
+    }
+    return compareTable({ unit: "Gb/s", resolution: 0.1 }, rows, ours);
+  },
+};
+
+/** The table of sizes. */
+export const payloadTables: readonly Reproduction[] = [payloadTable];
 
 /** All tables. */
 export const pcieBenchTables: readonly Reproduction[] = [
