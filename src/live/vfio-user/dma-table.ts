@@ -104,6 +104,15 @@ export class DmaTable {
     return this.#files.size;
   }
 
+  /**
+   * Which files those are, by device and inode: connections of one virtual machine have files in
+   * common, those of two machines have none.
+   */
+  get fileNames(): string[] {
+    const names = [...this.#files.keys()].map((key) => key.slice(0, key.lastIndexOf(":")));
+    return [...new Set(names)].sort();
+  }
+
   /** Bytes of regions that devices can reach. */
   get reachableBytes(): number {
     return this.#reachablePages * PAGE_BYTES;

@@ -52,8 +52,11 @@ export class DoorbellRegion implements MappableRegion {
   readonly #words: Uint16Array | Uint32Array;
   readonly #value = newView(8);
 
-  /** @param buffer - the file in memory */
-  constructor(options: DoorbellOptions, buffer: ArrayBufferLike) {
+  /**
+   * @param buffer - the file in memory
+   * @param byteOffset - where it begins there
+   */
+  constructor(options: DoorbellOptions, buffer: ArrayBufferLike, byteOffset = 0) {
     const { index, fd, slots, areas } = options;
     assert(slots.first % slots.width === 0, "doorbells are aligned");
     assert(slots.stride % slots.width === 0, "doorbells stay aligned");
@@ -61,7 +64,11 @@ export class DoorbellRegion implements MappableRegion {
     this.fd = fd;
     if (areas !== undefined) this.areas = areas;
     this.#slots = slots;
-    this.#words = slots.width === 2 ? new Uint16Array(buffer) : new Uint32Array(buffer);
+    const end = (slots.first + slots.stride * slots.count) / slots.width;
+    this.#words =
+      slots.width === 2
+        ? new Uint16Array(buffer, byteOffset, end)
+        : new Uint32Array(buffer, byteOffset, end);
     this.reset();
   }
 
@@ -95,30 +102,46 @@ export class DoorbellRegion implements MappableRegion {
   }
 }
 
+/** What {@link createDoorbells} makes. */
+export interface OwnedDoorbells {
+  readonly region: DoorbellRegion;
+  /** Gives the memory back, and the file unless it was given. */
+  dispose(): void;
+}
+
 /**
- * Makes a doorbell region in memory of its own.
+ * Makes a doorbell region.
  *
- * @param bytes - of the region, whole pages
+ * @param options.bytes - of the region, whole pages
+ * @param options.fd - a file of that size which somebody else keeps, so that a successor finds the
+ *   page that the client has mapped; one of its own without it
  * @returns the region, or a negative error number
  */
 export function createDoorbells(
   system: System,
-  options: Omit<DoorbellOptions, "fd"> & { readonly bytes: number; readonly owner: string },
-): { readonly region: DoorbellRegion; dispose(): void } | number {
+  options: Omit<DoorbellOptions, "fd"> & {
+    readonly bytes: number;
+    readonly owner: string;
+    readonly fd?: number;
+  },
+): OwnedDoorbells | number {
   const { bytes, owner } = options;
-  const fd = system.createMemoryFile(owner, bytes, owner);
+  const fd = options.fd ?? system.createMemoryFile(owner, bytes, owner);
   if (fd < 0) return fd;
+  const closeOwn = () => {
+    if (options.fd === undefined) system.close(fd);
+  };
   const mapping = system.map({ fd, offset: 0, bytes, access: "shared" }, owner);
   if (typeof mapping === "number") {
-    system.close(fd);
+    closeOwn();
     return mapping;
   }
-  const region = new DoorbellRegion({ ...options, fd }, mapping.buffer);
+  const region = new DoorbellRegion({ ...options, fd }, mapping.buffer, mapping.byteOffset);
   return {
     region,
     dispose() {
       system.unmap(mapping);
-      system.close(fd);
+      closeOwn();
     },
   };
 }
