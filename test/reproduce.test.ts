@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { buildOnce, root } from "./run-cli.ts";
 
-beforeAll(() => buildOnce());
+beforeAll(() => buildOnce(), 180_000);
 
 const folder = join(root, "docs");
 const samples = readdirSync(folder)
@@ -37,4 +37,22 @@ describe("pages of reproduced tables", () => {
     },
     120_000,
   );
+});
+
+describe("the host of pcie-bench that a page describes", () => {
+  it("runs, and has the latency that the page's formula gives", () => {
+    const page = readFileSync(join(folder, "reproduce-pcie-bench.md"), "utf8");
+    const [, scenario = ""] = /^```yaml\n(schema: iommukit\/scenario@1[^`]*)```$/m.exec(page) ?? [];
+    const done = spawnSync(process.execPath, ["bin/iommukit.js", "run", "-", "--json"], {
+      cwd: root,
+      encoding: "utf8",
+      input: scenario,
+    });
+    expect(done.stderr).toBe("");
+    const { policies } = JSON.parse(done.stdout).result.groups[0];
+    const latencyOf = (name: string) =>
+      policies.find(({ policy }: { policy: string }) => policy === name).latency.meanNs;
+    expect(Math.abs(latencyOf("none") / 650 - 1)).toBeLessThan(0.005);
+    expect(Math.abs(latencyOf("4k") / 800 - 1)).toBeLessThan(0.005);
+  }, 60_000);
 });
