@@ -1,9 +1,10 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join as joinPath } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Errno } from "../../errno.ts";
 import { StackError } from "../../errors.ts";
 import { MetricTable } from "../metrics/metric-table.ts";
 import { openLinuxSystem } from "../system/linux-system.ts";
@@ -36,10 +37,19 @@ class Client {
   #input: Uint8Array = new Uint8Array(0);
   #id = 0;
 
-  constructor(system: System, path: string) {
+  /** Connects; waits where others wait to be accepted. */
+  static async connect(system: System, path: string): Promise<Client> {
+    for (;;) {
+      const fd = system.connect(path, "client");
+      if (fd !== -Errno.EAGAIN) return new Client(system, fd);
+      await pause(1);
+    }
+  }
+
+  private constructor(system: System, fd: number) {
+    expect(fd).toBeGreaterThan(0);
     this.#system = system;
-    this.fd = system.connect(path, "client");
-    expect(this.fd).toBeGreaterThan(0);
+    this.fd = fd;
     this.#memory = system.allocate(SLOT_BYTES + 2 ** 17, "client");
     this.#slot = new MessageSlot(this.#memory, 0);
     this.ram = system.createMemoryFile("ram", 2 ** 20, "client");
@@ -161,7 +171,7 @@ describe.skipIf(process.platform !== "linux")("a supervisor", () => {
 
   it("replaces a worker that is killed under load: no message is lost or done twice", async () => {
     const supervisor = await start();
-    const client = new Client(system, path("adder0"));
+    const client = await Client.connect(system, path("adder0"));
     await client.setUp();
     let isLoading = true;
     const killer = (async () => {
@@ -189,7 +199,10 @@ describe.skipIf(process.platform !== "linux")("a supervisor", () => {
 
   it("hands over to another worker under load", async () => {
     const supervisor = await start();
-    const clients = [new Client(system, path("adder0")), new Client(system, path("adder1"))];
+    const clients = [
+      await Client.connect(system, path("adder0")),
+      await Client.connect(system, path("adder1")),
+    ];
     for (const client of clients) await client.setUp();
     const pids = new Set([supervisor.workerPid]);
     let isLoading = true;
@@ -213,7 +226,7 @@ describe.skipIf(process.platform !== "linux")("a supervisor", () => {
   it("serves the next client after one has gone, with nothing of the first left", async () => {
     const supervisor = await start();
     for (let round = 0; round < 5; round += 1) {
-      const client = new Client(system, path("adder0"));
+      const client = await Client.connect(system, path("adder0"));
       await client.setUp();
       await client.burst(10);
       if (round === 2) supervisor.kill();
@@ -226,11 +239,63 @@ describe.skipIf(process.platform !== "linux")("a supervisor", () => {
     expect(system.ledger.open).toEqual([]);
   });
 
+  it("and its worker are after 200 clients where they were after one (U142)", async () => {
+    const supervisor = await start();
+    const opened = () => readdirSync(`/proc/${supervisor.workerPid}/fd`).length;
+    const settled = async () => {
+      const end = Date.now() + 5000;
+      while (supervisor.keptCount > 0 && Date.now() < end) await pause(2);
+      await pause(20);
+    };
+    const visit = async () => {
+      const client = await Client.connect(system, path("adder0"));
+      await client.setUp();
+      client.dispose();
+    };
+    await visit();
+    await settled();
+    const before = [opened(), system.ledger.open.length];
+    for (let round = 0; round < 200; round += 1) await visit();
+    await settled();
+    expect([opened(), system.ledger.open.length]).toEqual(before);
+    const maps = readFileSync(`/proc/${supervisor.workerPid}/maps`, "utf8").split("\n").length;
+    expect(maps).toBeLessThan(2000);
+    await supervisor.stop();
+    expect(system.ledger.open).toEqual([]);
+  });
+
+  it("outlives floods of descriptors and clients that leave at any byte (U143, U164)", async () => {
+    const supervisor = await start();
+    const steady = await Client.connect(system, path("adder1"));
+    await steady.setUp();
+    const version = message(1, join(pack([2, 0], [2, 0]), text("{}")), { id: 1 });
+    for (let round = 0; round < 40; round += 1) {
+      const client = await Client.connect(system, path("adder0"));
+      client.send(version.subarray(0, 1 + (round % version.length)));
+      if (round % 4 === 0) {
+        const flood = new Array(253).fill(client.event);
+        for (let time = 0; time < 3; time += 1) client.send(message(9, pack([8, 0])), flood);
+      }
+      if (round % 3 === 0) await pause(3);
+      client.dispose();
+      if (round % 10 === 0) await steady.burst(10);
+    }
+    const client = await Client.connect(system, path("adder0"));
+    await client.setUp();
+    await client.burst(20);
+    await steady.burst(20);
+    expect(supervisor.unexpectedEnds).toBe(0);
+    expect(supervisor.keptCount).toBe(4);
+    for (const each of [client, steady]) each.dispose();
+    await supervisor.stop();
+    expect(system.ledger.open).toEqual([]);
+  });
+
   it("lets a second client wait, without harm to the first (U141)", async () => {
     const supervisor = await start();
-    const first = new Client(system, path("adder0"));
+    const first = await Client.connect(system, path("adder0"));
     await first.setUp();
-    const second = new Client(system, path("adder0"));
+    const second = await Client.connect(system, path("adder0"));
     await first.burst(20);
     first.dispose();
     await second.setUp();
@@ -243,7 +308,7 @@ describe.skipIf(process.platform !== "linux")("a supervisor", () => {
   it("ends a worker that is stuck, and gives clients up that end worker after worker", async () => {
     const failures: Error[] = [];
     const supervisor = await start({}, (error) => failures.push(error));
-    const client = new Client(system, path("adder0"));
+    const client = await Client.connect(system, path("adder0"));
     await client.setUp();
     client.send(message(10, join(pack([8, 8], [4, 0], [4, 1]), pack([1, 1])), { id: 500 }));
     const end = Date.now() + 20_000;
@@ -251,7 +316,7 @@ describe.skipIf(process.platform !== "linux")("a supervisor", () => {
       await pause(20);
     await expect(client.reply(500)).rejects.toThrow("no reply");
     client.dispose();
-    const next = new Client(system, path("adder0"));
+    const next = await Client.connect(system, path("adder0"));
     await next.setUp();
     await next.burst(5);
     next.send(message(10, join(pack([8, 8], [4, 0], [4, 1]), pack([1, 2])), { id: 501 }));
