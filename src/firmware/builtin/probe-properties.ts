@@ -9,24 +9,14 @@
  */
 
 import {
+  PlacementFlag,
+  PlacementProperty,
   PROPERTY_TYPE_MASK,
   PropertyHead,
   PropertyType,
   ResvMem,
   ResvMemProperty,
 } from "../../virtio/iommu/protocol.ts";
-import { layout } from "../../wire/layout.ts";
-
-/** Type of the proposed property. */
-export const PLACEMENT_TYPE = 8;
-
-/** The proposed property. */
-export const PlacementProperty = layout("placement (proposal)", 16, {
-  type: { kind: "u16", at: 0, doc: "8" },
-  length: { kind: "u16", at: 2, doc: "12" },
-  flags: { kind: "u32", at: 4, doc: "what holds", bits: { domainValid: 0, atsPath: 1 } },
-  proximityDomain: { kind: "u32", at: 8, doc: "of SRAT, or numa-node-id" },
-});
 
 /** What a device says of an endpoint. */
 export interface EndpointProperties {
@@ -56,9 +46,11 @@ export function writeProperties(said: EndpointProperties): Uint8Array {
   if (proximityDomain !== null || hasAtsPath) {
     parts.push(
       PlacementProperty.bytesOf({
-        type: PLACEMENT_TYPE,
+        type: PropertyType.PLACEMENT,
         length: PlacementProperty.bytes - PropertyHead.bytes,
-        flags: (proximityDomain === null ? 0 : 1) + (hasAtsPath ? 2 : 0),
+        flags:
+          (proximityDomain === null ? 0 : PlacementFlag.DOMAIN_VALID) |
+          (hasAtsPath ? PlacementFlag.ATS_PATH : 0),
         proximityDomain: proximityDomain ?? 0,
       }),
     );
@@ -80,10 +72,10 @@ export function readProperties(area: Uint8Array): EndpointProperties {
     if (type === PropertyType.RESV_MEM && bytes >= ResvMemProperty.bytes) {
       const { start, last, subtype } = ResvMemProperty.decode(view, at);
       regions.push({ start, last, kind: subtype === ResvMem.MSI ? "msi" : "reserved" });
-    } else if (type === PLACEMENT_TYPE && bytes >= PlacementProperty.bytes) {
+    } else if (type === PropertyType.PLACEMENT && bytes >= PlacementProperty.bytes) {
       const { flags, proximityDomain: domain } = PlacementProperty.decode(view, at);
-      if ((flags & 1) === 1) proximityDomain = domain;
-      hasAtsPath = (flags & 2) === 2;
+      if ((flags & PlacementFlag.DOMAIN_VALID) !== 0) proximityDomain = domain;
+      hasAtsPath = (flags & PlacementFlag.ATS_PATH) !== 0;
     }
     at += bytes;
   }

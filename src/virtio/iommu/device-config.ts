@@ -8,7 +8,14 @@
 import { StackError } from "../../errors.ts";
 import { RANGES_LIMIT } from "../../iommu/range-map.ts";
 import { ADDRESS_LAST } from "../../units.ts";
-import { FEATURES_ALL, Feature, featureSet, ResvMem, ResvMemProperty } from "./protocol.ts";
+import {
+  FEATURES_ALL,
+  Feature,
+  featureSet,
+  PlacementProperty,
+  ResvMem,
+  ResvMemProperty,
+} from "./protocol.ts";
 import { QUIRKS, type QuirkName } from "./quirks.ts";
 
 /** A range of IOVAs that an endpoint's domain must not map; `last` is inclusive. */
@@ -24,6 +31,16 @@ export interface EndpointConfig {
   /** Endpoint ID: for a PCI function, usually segment and bus, device, function. */
   readonly id: number;
   readonly reserved?: readonly ReservedRegion[];
+  /** What PROBE says of where it is; nothing when left out. */
+  readonly placement?: Placement;
+}
+
+/** Where an endpoint is. */
+export interface Placement {
+  /** Proximity domain as SRAT has it, or null when that is not known. */
+  readonly proximityDomain: number | null;
+  /** Whether ATS works on the whole path. */
+  readonly hasAtsPath: boolean;
 }
 
 /** A device's settings. Everything left out has the default that {@link defaultConfig} shows. */
@@ -116,7 +133,7 @@ export function completeConfig(settings: Partial<IommuConfig>): IommuConfig {
  * @throws StackError `virtio-iommu/config`
  */
 export function checkEndpoint(endpoint: EndpointConfig, config: IommuConfig): void {
-  const { id, reserved = [] } = endpoint;
+  const { id, reserved = [], placement } = endpoint;
   const granule = granuleOf(config.pageSizeMask);
   check(isWord(id), "an endpoint ID fits 32 bits");
   const sorted = [...reserved].sort((a, b) => (a.start < b.start ? -1 : 1));
@@ -133,7 +150,10 @@ export function checkEndpoint(endpoint: EndpointConfig, config: IommuConfig): vo
   const msi = reserved.filter((region) => region.kind === "msi");
   check(msi.length <= 1, `endpoint ${id} has at most one MSI region (V94)`);
   if ((config.features & (1 << Feature.PROBE)) === 0) return;
-  const bytes = reserved.length * ResvMemProperty.bytes;
+  const node = placement?.proximityDomain ?? null;
+  check(node === null || isWord(node), `the proximity domain of endpoint ${id} fits 32 bits`);
+  const placementBytes = placement === undefined ? 0 : PlacementProperty.bytes;
+  const bytes = reserved.length * ResvMemProperty.bytes + placementBytes;
   check(bytes <= config.probeSize, `properties of endpoint ${id} fit probe_size`);
 }
 

@@ -1,5 +1,6 @@
 /**
- * PROBE of the virtio-iommu device: the reserved regions of an endpoint as a list of properties.
+ * PROBE of the virtio-iommu device: the reserved regions of an endpoint as a list of properties, and
+ * where it is, for a driver that reads that.
  *
  * Source: virtio specification 1.3, "IOMMU device", "PROBE request" and "Property RESV_MEM";
  * V89–V106.
@@ -9,6 +10,8 @@ import { endpointOf } from "./device-attach.ts";
 import { subtypeOf } from "./device-config.ts";
 import type { DeviceState } from "./device-state.ts";
 import {
+  PlacementFlag,
+  PlacementProperty,
   ProbeRequest,
   PropertyHead,
   PropertyType,
@@ -59,6 +62,17 @@ function writeProperties(state: DeviceState, endpointId: number, reply: MemoryVi
       at,
     );
     at += ResvMemProperty.bytes;
+  }
+  const { placement } = endpoint;
+  if (placement !== null) {
+    const { proximityDomain, hasAtsPath } = placement;
+    const type = PropertyType.PLACEMENT;
+    const length = PlacementProperty.bytes - PropertyHead.bytes;
+    const flags =
+      (proximityDomain === null ? 0 : PlacementFlag.DOMAIN_VALID) |
+      (hasAtsPath ? PlacementFlag.ATS_PATH : 0);
+    const fields = { type, length, flags, proximityDomain: proximityDomain ?? 0 };
+    PlacementProperty.encode(fields, view, at);
   }
   return Status.OK;
 }

@@ -12,6 +12,7 @@ import {
   type EndpointConfig,
   granuleOf,
   type IommuConfig,
+  type Placement,
   type ReservedRegion,
 } from "./device-config.ts";
 import { FaultLog } from "./device-faults.ts";
@@ -34,6 +35,7 @@ export interface Region {
 export interface EndpointState {
   readonly id: number;
   readonly regions: readonly Region[];
+  readonly placement: Placement | null;
   /** The quirks that make it an endpoint; none when it is one anyway. */
   readonly byQuirks: QuirkSet;
   domain: DomainState | null;
@@ -181,7 +183,8 @@ export class DeviceState {
     const named = this.endpoints.get(id & FUNCTION_BITS);
     if (named === undefined || (named.byQuirks & ~this.quirks) !== 0) return null;
     const byQuirks = named.byQuirks | ID_CUT;
-    const endpoint = { id, regions: named.regions, byQuirks, domain: null, hasObject: false };
+    const { regions, placement } = named;
+    const endpoint = { id, regions, placement, byQuirks, domain: null, hasObject: false };
     this.endpoints.set(id, endpoint);
     return endpoint;
   }
@@ -263,6 +266,7 @@ export class DeviceState {
     this.endpoints.set(endpoint.id, {
       id: endpoint.id,
       regions,
+      placement: endpoint.placement ?? null,
       byQuirks,
       domain: null,
       hasObject: false,

@@ -114,7 +114,12 @@ describe("V104: a hostile device", () => {
 
   it("with a length past the end: EINVAL for a region, the end for anything else", () => {
     expect(parse(region(1n, 2n, { length: 1000 })).errno).toBe(Errno.EINVAL);
-    expect(parse([5, 0, 0xff, 0xff])).toEqual({ errno: 0, regions: [], unknownCount: 1 });
+    expect(parse([5, 0, 0xff, 0xff])).toEqual({
+      errno: 0,
+      regions: [],
+      placement: null,
+      unknownCount: 1,
+    });
   });
 
   it("with more regions than the driver takes: ENOMEM", () => {

@@ -6,8 +6,11 @@
  * viommu_get_resv_regions; rules V96 to V104 of the reference "virtio-iommu".
  */
 import { Errno } from "../../errno.ts";
+import type { Placement } from "./device-config.ts";
 import type { DriverSettings } from "./driver-settings.ts";
 import {
+  PlacementFlag,
+  PlacementProperty,
   PROPERTY_TYPE_MASK,
   PropertyHead,
   PropertyType,
@@ -30,6 +33,8 @@ export interface ProbeResult {
   readonly errno: Errno;
   /** By start. */
   readonly regions: readonly ReservedRegion[];
+  /** Where the endpoint is; null when the device does not say, or the driver does not ask. */
+  readonly placement: Placement | null;
   /** Properties of an unknown type, which are passed over. */
   readonly unknownCount: number;
 }
@@ -45,6 +50,7 @@ export function parseProperties(area: Uint8Array, settings: DriverSettings): Pro
   const view = new DataView(area.buffer, area.byteOffset, area.byteLength);
   const regions: ReservedRegion[] = [];
   let errno: Errno = Errno.OK;
+  let placement: Placement | null = null;
   let unknownCount = 0;
   for (let at = 0; at + PropertyHead.bytes <= area.length; ) {
     const word = PropertyHead.get.type(view, at);
@@ -54,10 +60,22 @@ export function parseProperties(area: Uint8Array, settings: DriverSettings): Pro
     const isIgnored = settings.corrections.propertyBits && word !== type;
     if (!isIgnored && type === PropertyType.RESV_MEM) {
       errno = addRegion(view, at, bytes, regions, settings.regionsMax);
+    } else if (!isIgnored && type === PropertyType.PLACEMENT && settings.readsPlacement) {
+      placement = placementAt(view, at, bytes) ?? placement;
     } else unknownCount += 1;
     at += bytes;
   }
-  return { errno, regions, unknownCount };
+  return { errno, regions, placement, unknownCount };
+}
+
+/** A property that is short or runs past the area says nothing. */
+function placementAt(view: DataView, at: number, bytes: number): Placement | null {
+  if (bytes < PlacementProperty.bytes || at + bytes > view.byteLength) return null;
+  const { flags, proximityDomain } = PlacementProperty.decode(view, at);
+  return {
+    proximityDomain: (flags & PlacementFlag.DOMAIN_VALID) === 0 ? null : proximityDomain,
+    hasAtsPath: (flags & PlacementFlag.ATS_PATH) !== 0,
+  };
 }
 
 function addRegion(

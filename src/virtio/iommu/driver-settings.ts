@@ -36,6 +36,8 @@ export interface DriverSettings {
   readonly probeBytesMax: number;
   /** Most reserved regions it takes from one endpoint. */
   readonly regionsMax: number;
+  /** Reads the proposed PLACEMENT property of PROBE; no Linux does. */
+  readonly readsPlacement: boolean;
   readonly corrections: DriverCorrections;
 }
 
@@ -65,6 +67,7 @@ export const LINUX_7_2: DriverSettings = {
   pollsMax: 1_000_000,
   probeBytesMax: 65_536,
   regionsMax: 1024,
+  readsPlacement: false,
   corrections: NO_CORRECTIONS,
 };
 

@@ -9,6 +9,7 @@
  */
 import { Errno } from "../../errno.ts";
 import { Step } from "../../meter.ts";
+import type { Placement } from "./device-config.ts";
 import { type BypassDomain, ViommuDomain } from "./driver-domain.ts";
 import type { EventCounts, ReportedFault } from "./driver-events.ts";
 import { DomainIds } from "./driver-ids.ts";
@@ -25,6 +26,8 @@ export interface Endpoint {
   readonly ids: readonly number[];
   /** As PROBEd, by start; without the software MSI window. */
   readonly regions: readonly ReservedRegion[];
+  /** Where the device says it is, for a driver that reads that. */
+  readonly placement: Placement | null;
   domain: AnyDomain | null;
 }
 
@@ -87,6 +90,7 @@ export class ViommuDriver {
     const { probeBytes, requests } = this.#device;
     if (this.#parts.allocationFails()) return failed(Errno.ENOMEM);
     let regions: readonly ReservedRegion[] = [];
+    let placement: Placement | null = null;
     if (probeBytes > 0) {
       const area = new Uint8Array(probeBytes);
       const asked = requests.sendProbe(ids[0]!, area);
@@ -94,8 +98,9 @@ export class ViommuDriver {
       const parsed = parseProperties(area, this.#parts.settings);
       if (parsed.errno !== Errno.OK) return failed(parsed.errno);
       regions = parsed.regions;
+      placement = parsed.placement;
     }
-    const endpoint: Endpoint = { ids, regions, domain: null };
+    const endpoint: Endpoint = { ids, regions, placement, domain: null };
     this.#endpoints.add(endpoint);
     return { errno: 0, value: endpoint };
   }

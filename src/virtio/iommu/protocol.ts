@@ -137,8 +137,11 @@ export function statusName(status: number): string {
   return statusNames.get(status) ?? `status ${status}`;
 }
 
-/** Types of PROBE property. */
-export const PropertyType = { NONE: 0, RESV_MEM: 1 } as const;
+/**
+ * Types of PROBE property. PLACEMENT is a proposal of this project, after the thread of November
+ * 2019; drivers pass over types that they do not know.
+ */
+export const PropertyType = { NONE: 0, RESV_MEM: 1, PLACEMENT: 8 } as const;
 /** Bits of a property's type word that hold the type; the others are reserved. */
 export const PROPERTY_TYPE_MASK = 0xfff;
 
@@ -159,6 +162,16 @@ export const ResvMemProperty = layout("virtio_iommu_probe_resv_mem", 24, {
   start: { kind: "u64", at: 8, doc: "first IOVA" },
   last: { kind: "u64", at: 16, doc: "last IOVA" },
 });
+
+/** PLACEMENT property (proposal): where an endpoint is, and whether ATS works on the way there. */
+export const PlacementProperty = layout("virtio_iommu_probe_placement", 16, {
+  type: { kind: "u16", at: 0, doc: "PLACEMENT" },
+  length: { kind: "u16", at: 2, doc: "12" },
+  flags: { kind: "u32", at: 4, doc: "what holds", bits: { domainValid: 0, atsPath: 1 } },
+  proximityDomain: { kind: "u32", at: 8, doc: "of SRAT, or numa-node-id" },
+});
+/** Flags of PLACEMENT. */
+export const PlacementFlag = { DOMAIN_VALID: 1, ATS_PATH: 2 } as const;
 
 /** Why an access was refused. */
 export const FaultReason = { UNKNOWN: 0, DOMAIN: 1, MAPPING: 2 } as const;
