@@ -83,12 +83,23 @@ export { type ReplayJson, replayCsv, replayJson } from "./report/replay-report.t
 export { renderReplay } from "./report/replay-text.ts";
 export { profileNamed, profiles } from "./sim/profiles/catalog.ts";
 export { type MachineProfile, machineOf } from "./sim/profiles/machine-profile.ts";
+export { type AllReduceStudyOptions, allReduceStudy } from "./sim/study/all-reduce-study.ts";
+export {
+  acceleratorMachines,
+  allReduceMachines,
+  vmStartMachines,
+  windowMachines,
+} from "./sim/study/machines.ts";
+export { compareStudy, type Study, type StudyOutcome } from "./sim/study/study.ts";
+export { type WindowStudyOptions, windowStudy } from "./sim/study/window-study.ts";
 export {
   type ComparisonOptions,
   comparePolicies,
   type PolicyOutcome,
 } from "./sim/workload/compare-policies.ts";
 export { type FioJob, type FioWorkload, fioJobs } from "./sim/workload/fio-job.ts";
+export type { BarPlan, RamPlan } from "./sim/workload/vm-mappings.ts";
+export { runVmStart, type VmStartPlan, type VmStartResult } from "./sim/workload/vm-start.ts";
 export { compareGroups, type DerivedGroup, deriveGroups } from "./topology/groups.ts";
 export { EMPTY_MACHINE, type Machine } from "./topology/machine.ts";
 export { type DomainPlacement, placeDomain, tablesHome } from "./topology/page-tables.ts";

@@ -100,10 +100,12 @@ export class TimedUnit {
   readonly #free: number[] = [];
   /** Accesses that wait for an entry to hold. */
   readonly #waiting = new WaitRing();
+  /** The first of them, and since when it waits. */
+  #nextWaiting = NONE;
+  #nextSince = 0;
   readonly #walkStarts: number;
   readonly #walkEnds: number;
   readonly #served: number;
-  readonly #retried: number;
 
   constructor(options: TimedUnitOptions) {
     const { engine, unit, bill, walkers, interconnect = null, faults = null } = options;
@@ -117,7 +119,6 @@ export class TimedUnit {
     this.#walkStarts = engine.define((access) => this.#startWalk(access));
     this.#walkEnds = engine.define((access) => this.#endWalk(access));
     this.#served = engine.define((access, isServed) => this.#afterFault(access, isServed === 1));
-    this.#retried = engine.define((access) => this.#lookUp(access, true));
   }
 
   /**
@@ -183,11 +184,25 @@ export class TimedUnit {
     return this.#accesses[number]!;
   }
 
-  /** An entry is no longer held: who waits longest for one tries again. */
+  /**
+   * An entry is no longer held: who waits longest goes on, and nobody before it. So the oldest read
+   * of a device, which the others are retired after, is never without one for ever.
+   */
   #wake(): void {
-    if (!this.#waiting.take()) return;
-    this.times.entryWait += this.#engine.now - this.#waiting.time;
-    this.#engine.after(0, this.#retried, this.#waiting.a);
+    const waiting = this.#waiting;
+    const { entries } = this.#unit.iotlb;
+    for (;;) {
+      if (this.#nextWaiting === NONE) {
+        if (!waiting.take()) return;
+        this.#nextWaiting = waiting.a;
+        this.#nextSince = waiting.time;
+      }
+      const number = this.#nextWaiting;
+      if (!entries.canHold(this.#accesses[number]!.pfn)) return;
+      this.#nextWaiting = NONE;
+      this.times.entryWait += this.#engine.now - this.#nextSince;
+      this.#lookUp(number, true);
+    }
   }
 
   /** @param isLate - whether its caller waits for an event in any case */
@@ -198,7 +213,8 @@ export class TimedUnit {
     const { iotlb, node } = this.#unit;
     const { entries } = iotlb;
     this.hitTime = NONE;
-    if (!isWrite && !entries.canHold(pfn)) {
+    const mustWait = this.#nextWaiting !== NONE || this.#waiting.count > 0;
+    if (!isWrite && !isLate && (mustWait || !entries.canHold(pfn))) {
       // Every entry is held: a read will be answered, or a walk end.
       this.#waiting.put(this.#engine.now, 0, number, 0);
       return;

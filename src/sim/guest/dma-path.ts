@@ -14,7 +14,7 @@ import { assert } from "../../errors.ts";
 import { DomainType, IommuDomain } from "../../iommu/domain.ts";
 import { RANGES_LIMIT } from "../../iommu/range-map.ts";
 import { ReservedType } from "../../iommu/reserved-regions.ts";
-import type { Meter } from "../../meter.ts";
+import { type Meter, Step } from "../../meter.ts";
 import { X86_MSI_REGION } from "../../virtio/iommu/device-config.ts";
 import type { IommuListener } from "../../virtio/iommu/device-listener.ts";
 import { startLocalPair } from "../../virtio/iommu/driver-local.ts";
@@ -47,6 +47,24 @@ export interface GuestDma {
   readonly domain: DmaDomain | null;
 }
 
+/**
+ * The device's side of a meter that both sides report to: requests are counted where they are sent,
+ * not again where they are handled.
+ */
+class HandlingMeter implements Meter {
+  readonly #meter: Meter;
+
+  constructor(meter: Meter) {
+    this.#meter = meter;
+  }
+
+  step(step: number, amount: number, place: number): void {
+    const isRequest =
+      step === Step.requestMap || step === Step.requestUnmap || step === Step.requestOther;
+    if (!isRequest) this.#meter.step(step, amount, place);
+  }
+}
+
 /** Builds it. */
 export function buildGuestDma(options: GuestDmaOptions): GuestDma {
   const { policy, cpus, meter, timer, host } = options;
@@ -66,7 +84,7 @@ export function buildGuestDma(options: GuestDmaOptions): GuestDma {
       shadowOnFlush: policy.queue === "single",
     },
     meter,
-    deviceMeter: meter,
+    deviceMeter: new HandlingMeter(meter),
   });
   assert(started.errno === Errno.OK, "the driver takes the device");
   const { driver, device } = started.value;

@@ -44,6 +44,8 @@ describe("second stage", () => {
     const buffer = list();
     device.mapSg(buffer, DmaDirection.TO_DEVICE, 0, 0);
     const maps = meter.amount("userCall");
+    // Sent once, handled once, counted once.
+    expect(meter.amount("requestMap")).toBe(maps);
     expect(maps).toBe(meter.amount("rangeInsert"));
     device.unmapSg(buffer, 0, 0);
     expect(meter.amount("userCall")).toBe(2 * maps);
