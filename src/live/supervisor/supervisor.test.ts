@@ -188,6 +188,7 @@ describe.skipIf(process.platform !== "linux")("a supervisor", () => {
     expect(client.ramMapping.view.u32[0x1000 / 4]).toBe(client.count);
     expect(system.drain(client.event)).toBe(true);
     expect(supervisor.unexpectedEnds).toBe(4);
+    expect(lines.filter((line) => /goes on after [\d.]+ ms/.test(line))).toHaveLength(4);
     expect(supervisor.keptCount).toBe(2);
     const [sums] = supervisor.families();
     expect(sums!.type === "counter" && sums!.samples[0]!.value).toBeGreaterThan(10);

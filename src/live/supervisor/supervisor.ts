@@ -60,6 +60,8 @@ export class Supervisor {
   #isRunning = false;
   #isStopping = false;
   #ends: number[] = [];
+  /** When the last worker ended, while no other has started. */
+  #endedAt: number | null = null;
   #watchdog: NodeJS.Timeout | null = null;
   /** Waits for the active worker to have started. */
   #started: { resolve(): void; reject(error: Error): void } | null = null;
@@ -213,6 +215,7 @@ export class Supervisor {
         break;
       case "started":
         this.#isRunning = true;
+        this.#tellPause();
         this.#started?.resolve();
         this.#started = null;
         for (const device of this.#devices.values()) this.#acceptFor(device);
@@ -255,6 +258,7 @@ export class Supervisor {
     this.#started = null;
     const isHandedOver = !this.#isRunning && how === "status 0";
     this.#isRunning = false;
+    this.#endedAt = performance.now();
     if (this.#isStopping) return;
     if (!isHandedOver && !this.#mayGoOn(how)) return;
     const next = this.#standby ?? this.#spawn();
@@ -263,13 +267,20 @@ export class Supervisor {
     this.#standBy();
   }
 
+  #tellPause(): void {
+    if (this.#endedAt === null) return;
+    const pause = performance.now() - this.#endedAt;
+    this.#endedAt = null;
+    this.#options.log(`another worker goes on after ${pause.toFixed(1)} ms`);
+  }
+
   /** Counts an unexpected end. @returns whether another worker is to be started */
   #mayGoOn(how: string): boolean {
     const { log, failed } = this.#options;
     this.unexpectedEnds += 1;
     const now = performance.now();
     this.#ends = [...this.#ends.filter((at) => now - at < ENDS.withinMs), now];
-    log(`the worker ended (${how}); another one goes on`);
+    log(`the worker ended (${how})`);
     if (this.#ends.length >= ENDS.allGivenUp) {
       failed(workerError(`workers end again and again, the last one by ${how}`));
       return false;

@@ -180,6 +180,8 @@ export class Worker {
       this.#nextNumber = number - KEPT_FIRST < KEPT_COUNT ? number + 1 : KEPT_FIRST;
       kept.push({ number, end });
       this.#custody.set(number, device);
+      // Keeping a number again ends the custody of what had it before.
+      this.#dropped = this.#dropped.filter((each) => each.number !== number);
     }
     for (let from = 0; from < kept.length; from += 32) {
       const part = kept.slice(from, from + 32);
