@@ -4,15 +4,20 @@
  *
  *   peer rtt PATH N WINDOW    N REGION_READs of 4 bytes, WINDOW of them outstanding
  *   peer echo PATH            answers REGION_READs until the client goes
+ *   peer sync PATH N message  N times: a doorbell by a posted write, then wait until the device
+ *                             has counted in shared memory
+ *   peer sync PATH N page     the same, the doorbell being a store to a page that is mapped
  *
- * rtt prints the median, the 99th percentile and the maximum of the times of a window, in ns.
+ * rtt and sync print the median, the 99th percentile and the maximum of the times, in ns.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -73,18 +78,95 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void rtt(int fd, long count, long window)
+static void negotiate(int fd)
 {
 	struct { struct header head; uint16_t major, minor; } version = { { 1, 1, 20, 0, 0 }, 0, 0 };
 	char reply[4096];
+
+	give(fd, &version, sizeof(version));
+	take(fd, reply, sizeof(struct header));
+	take(fd, reply, ((struct header *)reply)->size - sizeof(struct header));
+}
+
+static void print(int64_t *times, long count)
+{
+	qsort(times, count, sizeof(*times), by_size);
+	printf("%ld %ld %ld\n", (long)times[count / 2], (long)times[count * 99 / 100],
+	       (long)times[count - 1]);
+}
+
+/* Sends or takes one message with room for one descriptor. */
+static int with_descriptor(int fd, void *bytes, size_t count, int sent)
+{
+	union { char room[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control = { 0 };
+	struct iovec vector = { bytes, count };
+	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.room,
+				  .msg_controllen = sizeof(control.room) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+	int found = -1;
+
+	if (sent >= 0) {
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &sent, sizeof(int));
+		if (sendmsg(fd, &message, 0) != (ssize_t)count)
+			exit(4);
+		return -1;
+	}
+	if (recvmsg(fd, &message, 0) != (ssize_t)count)
+		exit(3);
+	c = CMSG_FIRSTHDR(&message);
+	if (c != NULL)
+		memcpy(&found, CMSG_DATA(c), sizeof(int));
+	return found;
+}
+
+static void doorbells(int fd, long count, int is_page)
+{
+	struct { struct header head; uint32_t argsz, flags; uint64_t offset, address, size; } map = {
+		{ 2, 2, 48, 0, 0 }, 32, 3, 0, 0, 4096 };
+	struct { struct header head; uint32_t argsz, flags, index, cap; uint64_t size, offset; } info = {
+		{ 3, 5, 48, 0, 0 }, 32, 0, 2, 0, 0, 0 };
+	struct { struct access access; uint16_t value; } __attribute__((packed)) kick = {
+		{ { 4, 10, 34, 16, 0 }, 0, 2, 2 }, 0 };
+	char reply[48];
+	int ram = memfd_create("ram", MFD_ALLOW_SEALING);
+	volatile uint16_t *counter, *page = NULL;
+	int64_t *times = calloc(count, sizeof(*times));
+
+	negotiate(fd);
+	if (ftruncate(ram, 4096))
+		exit(6);
+	counter = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ram, 0);
+	with_descriptor(fd, &map, sizeof(map), ram);
+	take(fd, reply, 16);
+	give(fd, &info, sizeof(info));
+	int shared = with_descriptor(fd, reply, 48, -1);
+	if (is_page)
+		page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
+	for (long round = 0; round < count; round++) {
+		uint16_t before = *counter;
+		int64_t start = now();
+		if (is_page)
+			*page = 0;
+		else
+			give(fd, &kick, sizeof(kick));
+		while (*counter == before)
+			;
+		times[round] = now() - start;
+	}
+	print(times, count);
+}
+
+static void rtt(int fd, long count, long window)
+{
 	struct access *asked = calloc(window, sizeof(*asked));
 	struct answer *answers = calloc(window, sizeof(*answers));
 	long rounds = count / window;
 	int64_t *times = calloc(rounds, sizeof(*times));
 
-	give(fd, &version, sizeof(version));
-	take(fd, reply, sizeof(struct header));
-	take(fd, reply, ((struct header *)reply)->size - sizeof(struct header));
+	negotiate(fd);
 	for (long i = 0; i < window; i++)
 		asked[i] = (struct access){ { i, 9, 32, 0, 0 }, 0, 7, 4 };
 	for (long round = 0; round < rounds; round++) {
@@ -95,9 +177,7 @@ static void rtt(int fd, long count, long window)
 		if (answers[window - 1].access.head.flags != 1)
 			exit(5);
 	}
-	qsort(times, rounds, sizeof(*times), by_size);
-	printf("%ld %ld %ld\n", (long)times[rounds / 2], (long)times[rounds * 99 / 100],
-	       (long)times[rounds - 1]);
+	print(times, rounds);
 }
 
 static void echo(int fd)
@@ -133,6 +213,8 @@ int main(int argc, char **argv)
 {
 	if (argc >= 3 && strcmp(argv[1], "echo") == 0)
 		echo(open_socket(argv[2], 1));
+	else if (argc == 5 && strcmp(argv[1], "sync") == 0)
+		doorbells(open_socket(argv[2], 0), atol(argv[3]), strcmp(argv[4], "page") == 0);
 	else if (argc == 5)
 		rtt(open_socket(argv[2], 0), atol(argv[3]), atol(argv[4]));
 	else

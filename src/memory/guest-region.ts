@@ -89,6 +89,8 @@ export class GuestRegion {
       const from = index * BACKED_STRIDE;
       const bytes = Math.min(2 * BACKED_STRIDE, this.end - this.start - from);
       view = viewOf(this.backing.buffer, this.backing.byteOffset + from, bytes);
+      // A view takes more memory than all else of a region; those of small ones are made again.
+      if (bytes <= CHUNK_BYTES) return view;
     } else {
       if (!forWrite) return ZEROS;
       if (!this.#budget.take(CHUNK_BYTES)) return null;

@@ -253,9 +253,9 @@ export class DmaTable {
     if (listener?.showsMemory === true) return Errno.OK;
     const isReadOnly = (region.flags & DmaMapFlag.WRITE) === 0;
     let start = region.pfn * PAGE_BYTES;
-    for (const { buffer, byteOffset, bytes } of hold.pieces) {
-      const backing = { buffer, byteOffset };
-      const result = memory.addRegion({ start, bytes, backing, isReadOnly });
+    for (const piece of hold.pieces) {
+      const { bytes } = piece;
+      const result = memory.addRegion({ start, bytes, backing: piece, isReadOnly });
       assert(result === "added", "the table knows what is free");
       start += bytes;
     }
