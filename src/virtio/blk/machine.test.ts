@@ -27,6 +27,10 @@ function perRequest(options: MachineOptions, depth: number, batches: number): nu
   // In lazy mode the last UNMAPs lie in the ring until the next MAP's notification.
   if (options.mode === "lazy") machine.iommuTransport!.client.write(0, 0x3000, 2, 0);
   hardware.work();
+  const [kicks] = hardware.iommuPci.kicks;
+  const ofDriver = machine.iommuTransport?.kicks[0] ?? 0;
+  expect(kicks).toBe(ofDriver + (options.mode === "lazy" ? 1 : 0));
+  expect(hardware.iommuPci.batches[0]).toBe(ofDriver === 0 ? 0 : kicks);
   return machine.counts().map((count, index) => (count - before[index]!) / done);
 }
 

@@ -58,6 +58,10 @@ export class VirtioPci implements PciFunction, RegisterActions, VirtioHost {
   readonly regions: readonly PciRegion[];
   readonly vectors: number;
   readonly queues: DeviceQueues;
+  /** Notifications so far, by queue. */
+  readonly kicks: Float64Array;
+  /** Turns of work so far that completed something, by queue. */
+  readonly batches: Float64Array;
   readonly #device: VirtioDevice;
   readonly #memory: DeviceMemory;
   readonly #interrupts: InterruptSink;
@@ -114,6 +118,8 @@ export class VirtioPci implements PciFunction, RegisterActions, VirtioHost {
     );
     this.queues = new DeviceQueues(memory, device.queueSizes, () => this.#needsReset());
     this.#pending = new Uint8Array(queueCount);
+    this.kicks = new Float64Array(queueCount);
+    this.batches = new Float64Array(queueCount);
     device.attach(this);
   }
 
@@ -254,7 +260,9 @@ export class VirtioPci implements PciFunction, RegisterActions, VirtioHost {
     const queue = this.queues.queues[queueIndex]!;
     this.#pending[queueIndex] = 0;
     if (!queue.isEnabled) return false;
+    const before = queue.usedPosition;
     const outcome = this.#device.work(queueIndex);
+    if (queue.usedPosition !== before) this.batches[queueIndex]! += 1;
     this.completed(queueIndex);
     // What waits, the device wakes itself; a ring that is not in memory is tried again each time.
     if (outcome === "waiting") return false;
@@ -319,7 +327,9 @@ export class VirtioPci implements PciFunction, RegisterActions, VirtioHost {
     if (count < 2) return;
     const queueIndex = source.u8[at]! | (source.u8[at + 1]! << 8);
     if (offset !== queueIndex * NOTIFY_MULTIPLIER) return;
-    if (this.queues.notified(queueIndex) !== null) this.wake(queueIndex);
+    if (this.queues.notified(queueIndex) === null) return;
+    this.kicks[queueIndex]! += 1;
+    this.wake(queueIndex);
   }
 
   #isInside(region: number, offset: number, count: number): boolean {
