@@ -1,6 +1,7 @@
 /** A virtual machine as the command line names it: a command line, a process, a libvirt domain. */
 import { readFileSync } from "node:fs";
 import { StackError } from "../errors.ts";
+import { type BarMapping, barMappings } from "../host/bar-mappings.ts";
 import { readCommand } from "../host/qemu-command.ts";
 import { buildVm } from "../host/qemu-vm.ts";
 import { splitWords, wordsOfProcess } from "../host/qemu-words.ts";
@@ -37,7 +38,11 @@ export async function readVm(flags: VmFlags, host: Machine | null): Promise<Virt
     const path = `/proc/${processId(pid)}`;
     const words = wordsOfProcess(textOf(`${path}/cmdline`));
     const vm = buildVm(readCommand(words, `${path}/cmdline`), host);
-    return { ...vm, memlockBytes: lockedLimit(textOf(`${path}/limits`)) };
+    return {
+      ...vm,
+      memlockBytes: lockedLimit(textOf(`${path}/limits`)),
+      barMappings: mapsOf(`${path}/maps`),
+    };
   }
   const isFile = qemu!.startsWith("@");
   const file = isFile ? qemu!.slice(1) : "--qemu";
@@ -60,6 +65,15 @@ function processId(text: string): number {
 export function lockedLimit(text: string): bigint | null {
   const found = /^Max locked memory\s+(\d{1,20})\s/m.exec(text)?.[1];
   return found === undefined ? null : BigInt(found);
+}
+
+/** Mappings of BARs; another user's process does not show its own. */
+function mapsOf(path: string): readonly BarMapping[] | null {
+  try {
+    return barMappings(readFileSync(path, "latin1"));
+  } catch {
+    return null;
+  }
 }
 
 /** Bytes of a file that describes a virtual machine. */

@@ -87,9 +87,12 @@ export const checkKinds = {
     severity: "warning",
     title: "a BAR is not aligned for huge leaves",
     cause:
-      "Leaves of 2 MiB or 1 GiB need a physical address that is a multiple of their size. This BAR " +
-      "starts in between, so that it is mapped by smaller pages, with a lookup for each.",
-    remedy: "Let firmware or pci=resource_alignment= place it at a multiple of the leaf's size.",
+      "Leaves of 2 MiB or 1 GiB need an address in the process, a physical address and an I/O virtual " +
+      "address that agree modulo their size. Here one starts in between, so that the BAR is mapped " +
+      "by smaller pages, with a fault and a lookup for each.",
+    remedy:
+      "A process aligns its mmap of a BAR to the BAR's size, as QEMU does since 9.2; Linux maps BARs " +
+      "by huge pages since 6.12. A physical address is moved with pci=resource_alignment=.",
   },
   "iova-reserved": {
     severity: "error",

@@ -1,6 +1,7 @@
 /** What a virtual machine's own configuration says: limits, its IOMMU, and what goes past that. */
 import { pciName } from "../iommu/pci-function.ts";
 import { sizeText } from "../units.ts";
+import { mappingFindings } from "./bar-mappings.ts";
 import { type Finding, finding } from "./findings.ts";
 import type { VirtualMachine, VmDevice, VmLimits } from "./vm.ts";
 
@@ -15,6 +16,7 @@ export function vmFindings(vm: VirtualMachine, limits: VmLimits): Finding[] {
     ...mappings(vm, limits.entryLimit ?? ENTRY_LIMIT),
     ...aboutIommu(vm),
     ...behindBridge(vm),
+    ...mappingFindings(vm.barMappings ?? []),
     ...vm.devices.flatMap((device) => pastIommu(vm, device)),
     ...vm.ignored
       .slice(0, IGNORED_MAX)

@@ -89,6 +89,7 @@ export function buildVm(command: QemuCommand, host: Machine | null = null): Virt
     memoryBytes: memory.bytes,
     nodes: memory.vmNodes,
     memlockBytes: null,
+    barMappings: null,
     ignored: assembly.ignored,
   };
   return finish(assembly, { ...machine, firmware: board.firmware }, vm, host);

@@ -1,5 +1,6 @@
 /** A virtual machine: the machine that its guest sees, and what stands behind each of its devices. */
 import type { Machine } from "../topology/machine.ts";
+import type { BarMapping } from "./bar-mappings.ts";
 import type { IgnoredArgument } from "./qemu-command.ts";
 
 /** A virtual machine as its configuration describes it. */
@@ -16,6 +17,8 @@ export interface VirtualMachine {
   readonly viommu: Viommu | null;
   /** Bytes that it may lock; null when nothing says so. */
   readonly memlockBytes: bigint | null;
+  /** BARs as a running process has mapped them; null where none was looked at. */
+  readonly barMappings: readonly BarMapping[] | null;
   /** Arguments that are not understood, or that QEMU would refuse. */
   readonly ignored: readonly IgnoredArgument[];
 }
