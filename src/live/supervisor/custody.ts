@@ -25,8 +25,17 @@ export class DeviceCustody {
     return this.#kept.size;
   }
 
-  /** Takes descriptors over. */
-  keep(kept: readonly Kept[], fds: readonly number[]): void {
+  /**
+   * Takes descriptors over.
+   *
+   * @param taken - bytes of the stream that its reader had taken: descriptors kept for bytes behind
+   *   these were kept by one that ended before it took them, and have come again; null for none
+   */
+  keep(kept: readonly Kept[], fds: readonly number[], taken: number | null): void {
+    if (taken !== null) {
+      const again = [...this.#kept].filter(([, { end }]) => end > taken);
+      this.drop(again.map(([number]) => number));
+    }
     for (const [index, { number, end }] of kept.entries()) {
       this.drop([number]);
       this.#system.ledger.hand(fds[index]!, `custody of ${this.name}`);

@@ -225,7 +225,7 @@ export class Supervisor {
         this.#started = null;
         break;
       case "keep":
-        this.#device(frame.device).keep(frame.kept, fds);
+        this.#device(frame.device).keep(frame.kept, fds, frame.taken);
         break;
       case "drop":
         this.#device(frame.device).drop(frame.numbers);

@@ -56,6 +56,11 @@ export class CallRecord {
     return slot;
   }
 
+  /** Loses what the kernel said last: for tests of what that would cost. */
+  forget(): void {
+    this.#slots[this.#words[TURN]! & 1]!.countSent(0);
+  }
+
   /** What the last call did that the stream's positions do not say yet; null for nothing. */
   get unnoted(): { readonly position: number; readonly count: number } | null {
     const turn = this.#words[TURN]! & 1;

@@ -33,8 +33,13 @@ export type FromWorker =
   | { readonly type: "started" }
   /** The machine cannot be assembled. */
   | { readonly type: "refused"; readonly message: string; readonly hint: string | null }
-  /** Descriptors of a client: keep copies. */
-  | { readonly type: "keep"; readonly device: string; readonly kept: readonly Kept[] }
+  /** Descriptors of a client: keep copies. What was kept beyond `taken` bytes is void, if given. */
+  | {
+      readonly type: "keep";
+      readonly device: string;
+      readonly kept: readonly Kept[];
+      readonly taken: number | null;
+    }
   /** Copies that are not needed any more. */
   | { readonly type: "drop"; readonly device: string; readonly numbers: readonly number[] }
   /** A file that successors need as well. Descriptor: the file. */

@@ -20,10 +20,12 @@ export interface Custody {
   /**
    * Leaves copies in custody before it returns.
    *
-   * @param end - bytes of the stream up to the end of the receive that brings them
+   * @param taken - bytes of the stream that were taken before: what came with bytes behind them
+   *   was kept by a process that ended before it took these, and is replaced
+   * @param end - bytes of the stream up to the end of the receive that brings the descriptors
    * @returns the descriptors by numbers that stay the same for a successor
    */
-  keep(fds: readonly number[], end: number): readonly number[];
+  keep(fds: readonly number[], taken: number, end: number): readonly number[];
 }
 
 /** A descriptor in custody. */
@@ -62,7 +64,10 @@ export class JournalTransport implements Transport {
     const seen = this.#system.receive(this.fd, peek, "peek", this.#owner);
     if (seen <= 0) return seen === -Errno.EAGAIN ? 0 : CLOSED;
     const carried = peek.descriptors();
-    if (carried.length > 0) fds.push(...this.#custody.keep(carried, received.total + seen));
+    if (carried.length > 0) {
+      const { total } = received;
+      fds.push(...this.#custody.keep(carried, total, total + seen));
+    }
     if (peek.isTruncated) fds.push(-1);
     // Without room for descriptors: those in the socket are copies that have served.
     const slot = received.aim(address, seen, at);

@@ -161,7 +161,7 @@ export class Worker {
       name,
       server,
       journal: context.journal(name),
-      custody: { keep: (fds, end) => this.#keep(name, fds, end) },
+      custody: { keep: (fds, taken, end) => this.#keep(name, fds, taken, end) },
       closed: () => this.#post({ type: "closed", device: name }),
       log: context.log,
     });
@@ -169,7 +169,7 @@ export class Worker {
     driver.begin();
   }
 
-  #keep(device: string, fds: readonly number[], end: number): readonly number[] {
+  #keep(device: string, fds: readonly number[], taken: number, end: number): readonly number[] {
     const kept: Kept[] = [];
     for (const fd of fds) {
       let number = this.#system.duplicate(fd, device, this.#nextNumber);
@@ -185,8 +185,9 @@ export class Worker {
     }
     for (let from = 0; from < kept.length; from += 32) {
       const part = kept.slice(from, from + 32);
+      const frame = { type: "keep", device, kept: part, taken: from === 0 ? taken : null } as const;
       this.#control.post(
-        { type: "keep", device, kept: part },
+        frame,
         part.map(({ number }) => number),
       );
     }
