@@ -18,6 +18,7 @@ import { VirtioPci } from "../../virtio/pci/virtio-pci.ts";
 import { FileStore } from "../block/file-store.ts";
 import { Interrupts } from "../vfio-user/interrupts.ts";
 import { DoorbellRegion } from "../vfio-user/mappable-region.ts";
+import { StageHost } from "../vfio-user/second-stage.ts";
 import { VfioUserServer } from "../vfio-user/server.ts";
 import type { WorkerContext, WorkerDevice } from "../worker/run-worker.ts";
 import { KeptNvme } from "./kept-nvme.ts";
@@ -37,6 +38,7 @@ interface Shared {
   readonly machine: LiveMachine;
   readonly context: WorkerContext;
   readonly tlb: IommuTlb | null;
+  readonly stages: StageHost;
 }
 
 /** Makes the devices of a machine; the virtio-iommu first, since a state is restored in order. */
@@ -44,17 +46,24 @@ export function assemble(machine: LiveMachine, context: WorkerContext): WorkerDe
   const { iommu, disks } = machine;
   const devices: WorkerDevice[] = [];
   let tlb: IommuTlb | null = null;
+  const stages = stagesOf(machine, context);
   if (iommu !== null) {
     const meter = new IommuMeter(context.metrics, iommu.name);
     const device = new VirtioIommuDevice(iommuSettings(machine, iommu), meter);
     tlb = new IommuTlb(device, meter);
-    devices.push(serveIommu(iommu, device, meter, context));
+    devices.push(serveIommu(iommu, device, meter, context, stages));
   }
-  for (const disk of disks) devices.push(serveDisk(disk, { machine, context, tlb }));
+  for (const disk of disks) devices.push(serveDisk(disk, { machine, context, tlb, stages }));
   const published =
     iommu === null || tlb === null ? null : { name: iommu.name, device: tlb.device };
   context.loop.add(new Publisher(devices, published, context.metrics), "metrics");
   return devices;
+}
+
+/** The machine's second stages: a VFIO container for each device, with the policy of its memory. */
+function stagesOf({ ram, iommu, disks }: LiveMachine, { system }: WorkerContext): StageHost {
+  const devices = [...(iommu === null ? [] : [iommu]), ...disks].map(({ name }) => ({ name }));
+  return new StageHost({ policy: { kind: ram }, devices, now: () => system.now() });
 }
 
 function iommuSettings(machine: LiveMachine, { bypass }: LiveIommu) {
@@ -75,6 +84,7 @@ function serveIommu(
   device: VirtioIommuDevice,
   meter: IommuMeter,
   context: WorkerContext,
+  stages: StageHost,
 ): WorkerDevice {
   const { system, metrics } = context;
   const memory = new GuestMemory();
@@ -84,7 +94,8 @@ function serveIommu(
   const hasDoorbellPage = page !== null;
   const pci = new VirtioPci({ device: virtio, memory, interrupts, hasDoorbellPage });
   const metered = new MeteredIommu(pci, meter, metrics, name, () => system.now());
-  return server(name, metered, memory, interrupts, context, page === null ? [] : [page]);
+  const doorbells = page === null ? [] : [page];
+  return server(name, metered, memory, interrupts, context, stages, doorbells);
 }
 
 /** The page stays the same for each worker of the machine: QEMU has it mapped. */
@@ -99,7 +110,7 @@ function doorbellPage(name: string, count: number, context: WorkerContext): Door
 }
 
 function serveDisk(disk: LiveDisk, shared: Shared): WorkerDevice {
-  const { machine, context, tlb } = shared;
+  const { machine, context, tlb, stages } = shared;
   const { system, metrics } = context;
   const { name, kind, queues } = disk;
   const memory = new GuestMemory();
@@ -111,14 +122,14 @@ function serveDisk(disk: LiveDisk, shared: Shared): WorkerDevice {
   if (kind === "nvme") {
     const { words } = context.journal(name);
     const pci = new KeptNvme({ memory: seen, store, interrupts, queues, words });
-    const served = server(name, pci, memory, interrupts, context);
+    const served = server(name, pci, memory, interrupts, context, stages);
     pci.keep = () => served.server.keep();
     return served;
   }
   const device = new VirtioBlk({ store, queueCount: queues });
   const isExpress = disk.slot.port !== null;
   const pci = new VirtioPci({ device, memory: seen, interrupts, isExpress });
-  return server(name, pci, memory, interrupts, context);
+  return server(name, pci, memory, interrupts, context, stages);
 }
 
 function storeOf({ backing, isReadOnly, name }: LiveDisk, context: WorkerContext): BlockStore {
@@ -134,6 +145,7 @@ function server(
   memory: GuestMemory,
   interrupts: Interrupts,
   context: WorkerContext,
+  stages: StageHost,
   doorbells: readonly DoorbellRegion[] = [],
 ): WorkerDevice {
   const { system, windows, log } = context;
@@ -149,6 +161,7 @@ function server(
       name,
       log,
       doorbells,
+      listener: stages.stageOf(name, memory),
       journal,
     }),
   };

@@ -50,6 +50,8 @@ export interface DmaListener {
   mapped(region: SavedRegion, key: string | null, hold: FileHold | null): number;
   /** Before the memory goes. */
   unmapped(region: SavedRegion, hold: FileHold | null): void;
+  /** Does a bounded piece of what is left to do. @returns whether there is more */
+  work?(): boolean;
 }
 
 /** What a table is made of. */

@@ -41,6 +41,7 @@ describe("memory pinned when it is mapped", () => {
       mappings: 1,
       mappedBytes: 4 * MIB,
       presentBytes: 4 * MIB,
+      populatedBytes: 4 * MIB,
       faults: 0,
     });
     expect(world.memory.readU8(0x10_0000 + 3 * PAGE)).toBe(3);

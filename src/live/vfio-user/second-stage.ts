@@ -8,8 +8,8 @@
  * finds memory costs what it costs without a second stage: what is mapped *is* the device's guest
  * memory, and only a miss comes here.
  *
- * Frames of the host are modelled, since a process cannot know its own; bringing pages in is done by
- * the windows the files are seen through (`populate` of live/system's WindowCache), or by touch.
+ * Frames of the host are modelled, since a process cannot know its own; that pinned pages are there
+ * is done by touching each of them (populator.ts).
  */
 import { Errno } from "../../errno.ts";
 import { assert } from "../../errors.ts";
@@ -34,6 +34,7 @@ import { MapFlag, Type1Request } from "../../vfio/uapi/type1.ts";
 import { NO_USER_MEMORY } from "../../vfio/uapi/user-memory.ts";
 import type { DmaListener, SavedRegion } from "./dma-table.ts";
 import { type FaultEngine, FaultedMemory } from "./faulted-memory.ts";
+import { Populator } from "./populator.ts";
 import type { FileHold } from "./ports.ts";
 
 /** How memory gets into a device's container. */
@@ -69,9 +70,12 @@ export interface StageReport {
   readonly presentBytes: number;
   /** Bytes of other devices' memory, which are mapped and never pinned. */
   readonly deviceBytes: number;
+  /** Bytes that were brought in because they are pinned. */
+  readonly populatedBytes: number;
   /** Page requests. */
   readonly faults: number;
   readonly mapUs: number;
+  readonly populateUs: number;
   readonly faultUs: number;
 }
 
@@ -204,6 +208,7 @@ export class SecondStage implements DmaListener {
   readonly #parts: StageParts;
   readonly #faulted: FaultedMemory | null;
   readonly #foreign = new ForeignMemory();
+  readonly #populator: Populator;
   #mappedBytes = 0;
   #deviceBytes = 0;
   #mapUs = 0;
@@ -213,6 +218,7 @@ export class SecondStage implements DmaListener {
     this.#connection = connection;
     this.#parts = parts;
     const { engine, memory, now } = parts;
+    this.#populator = new Populator(now);
     this.#faulted =
       engine === null ? null : new FaultedMemory(connection.type1, engine, memory, now);
   }
@@ -231,8 +237,10 @@ export class SecondStage implements DmaListener {
       mappedBytes: this.#mappedBytes,
       presentBytes: this.#faulted?.presentBytes ?? this.#mappedBytes,
       deviceBytes: this.#deviceBytes,
+      populatedBytes: this.#populator.bytes,
       faults: engine?.faulting.counts.requests ?? 0,
       mapUs: this.#mapUs,
+      populateUs: this.#populator.us,
       faultUs: this.#faulted?.faultUs ?? 0,
     };
   }
@@ -245,7 +253,8 @@ export class SecondStage implements DmaListener {
     if (hold === null) this.#deviceBytes += region.pages * PAGE_BYTES;
     else {
       this.#mappedBytes += region.pages * PAGE_BYTES;
-      this.#faulted?.add(region, hold);
+      if (this.#faulted === null) this.#populator.add(hold);
+      else this.#faulted.add(region, hold);
     }
     return Errno.OK;
   }
@@ -256,6 +265,7 @@ export class SecondStage implements DmaListener {
     if (hold === null) this.#deviceBytes -= bytes;
     else {
       this.#faulted?.remove(region);
+      this.#populator.remove(hold);
       this.#mappedBytes -= bytes;
     }
     const request = unmapRequest(0, addressOf(pfn), BigInt(bytes));
@@ -263,6 +273,10 @@ export class SecondStage implements DmaListener {
     assert(errno === Errno.OK, "a whole mapping can be unmapped");
     const gone = this.#host.memory.munmap(this.#vpnOf(pfn), pages);
     assert(gone === Errno.OK, "what was mapped is unmapped");
+  }
+
+  work(): boolean {
+    return this.#populator.work();
   }
 
   #map({ pfn, pages, filePage, flags }: SavedRegion, key: string | null): number {

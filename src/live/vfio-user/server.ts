@@ -172,7 +172,7 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     }
     this.interrupts.flush();
     this.#keep(this.#connection.memory);
-    return hasMore;
+    return this.#options.listener?.work?.() === true || hasMore;
   }
 
   handle(message: Message, reply: ReplyWriter): number {
