@@ -6,6 +6,8 @@
  *     const { replay } = await replayRecording("trace.txt", chunks, { policies, iommu: "virtio" });
  */
 
+export type { BlockStore } from "./block/block-store.ts";
+export { MemoryStore } from "./block/memory-store.ts";
 export { DmaDirection } from "./dma/direction.ts";
 export { DmaDevice } from "./dma/dma-device.ts";
 export { DmaDomain } from "./dma/dma-domain.ts";
@@ -59,9 +61,11 @@ export { SvaHandler } from "./iommu/iopf/sva-handler.ts";
 export { PageTable } from "./iommu/page-table.ts";
 export { PROT_RW, Prot } from "./iommu/prot.ts";
 export { TranslationUnit } from "./iommu/translation-unit.ts";
+export type { DeviceMemory } from "./memory/device-memory.ts";
 export { GuestMemory } from "./memory/guest-memory.ts";
 export { PagePool } from "./memory/page-pool.ts";
 export { CountingMeter, type Meter, NULL_METER, Step, type StepName } from "./meter.ts";
+export type { InterruptSink, PciFunction } from "./pci/function.ts";
 export { AllocationReader } from "./recording/allocations.ts";
 export { QemuLogReader } from "./recording/qemu-log.ts";
 export { type Recording, recognise } from "./recording/recognise.ts";
@@ -163,10 +167,16 @@ export {
 } from "./vfio/uapi/type1.ts";
 export { UserBuffer, type UserMemory } from "./vfio/uapi/user-memory.ts";
 export { Vfio } from "./vfio/vfio.ts";
+export { VirtioBlk } from "./virtio/blk/device.ts";
 export { VirtioIommuDevice } from "./virtio/iommu/device.ts";
 export { IommuQueues } from "./virtio/iommu/device-queue.ts";
 export { ViommuDriver } from "./virtio/iommu/driver.ts";
 export { type LocalPair, startLocalPair } from "./virtio/iommu/driver-local.ts";
 export { LINUX_6_4, LINUX_7_2, PROPOSAL_2023 } from "./virtio/iommu/driver-settings.ts";
+export { IommuTlb } from "./virtio/iommu/iommu-tlb.ts";
+export { VirtioIommu } from "./virtio/iommu/pci-device.ts";
+export { TranslatedMemory } from "./virtio/iommu/translated-memory.ts";
+export type { VirtioDevice } from "./virtio/pci/virtio-device.ts";
+export { VirtioPci } from "./virtio/pci/virtio-pci.ts";
 export { DeviceQueue } from "./virtio/virtqueue-device.ts";
 export { DriverQueue } from "./virtio/virtqueue-driver.ts";
