@@ -203,6 +203,11 @@ describe("iommukit run refuses, by name and place,", () => {
       /a window of 1099511627776 bytes/,
     ],
     [
+      "page requests without ATS",
+      "machine: broadwell\nworkload: { window: { bytes: 1MiB, faults: { kind: pri } } }",
+      /:3:52: .*page requests without ATS/,
+    ],
+    [
       "an IOMMU without devices",
       `machine: { like: all-reduce-host, units: [{ name: lone, node: 0 }] }\n${reduce}`,
       /:2:43: the IOMMU "lone" of .* has no device behind it/,

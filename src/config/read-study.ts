@@ -102,7 +102,8 @@ class StudyReader {
 
   window(): StudyScenario {
     const document = validate(this.#source, windowScenario, HINT);
-    const { bytes, write, single, warm, tableNode, accesses } = document.workload.window;
+    const { bytes, write, single, warm, tableNode, accesses, atsEntries, faults } =
+      document.workload.window;
     const { base, own, head } = this.#machine(document.machine, windowMachines);
     const machine = windowMachineOf(base.machine, own, head.name, this.#impossible);
     const windowBytes = Number(bytes);
@@ -111,8 +112,15 @@ class StudyReader {
       const hint = `a window is of one page, ${PAGE_BYTES}, to ${windowBytesMax} bytes`;
       throw this.#wrong(["workload", "window", "bytes"], message, hint);
     }
+    if (faults?.kind === "pri" && atsEntries === undefined) {
+      const message = "workload.window.faults.kind: page requests without ATS";
+      const hint = "give atsEntries: who asks for pages has a translation cache of its own";
+      throw this.#wrong(["workload", "window", "faults", "kind"], message, hint);
+    }
     const seed = this.#seed(document);
     const study = windowStudy({
+      ...(atsEntries === undefined ? {} : { atsEntries }),
+      ...(faults === undefined ? {} : { faults }),
       machine,
       windowBytes: Math.ceil(windowBytes / PAGE_BYTES) * PAGE_BYTES,
       isWrite: write,

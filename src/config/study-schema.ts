@@ -51,7 +51,7 @@ const windowMachine = z.strictObject({
   cacheBytes: size.optional(),
 });
 
-const WINDOW_BYTES_MAX = 2 ** 34;
+const WINDOW_BYTES_MAX = 2 ** 32;
 
 /** Random DMA in a window. */
 export const windowScenario = scenario(windowMachine, {
@@ -62,6 +62,16 @@ export const windowScenario = scenario(windowMachine, {
     warm: flag.default(false),
     tableNode: count(1).default(0),
     accesses: integer(1000, 50_000_000).default(40_000),
+    atsEntries: integer(1, 2 ** 16).optional(),
+    faults: z
+      .strictObject({
+        kind: z.enum(["stall", "pri"], { error: "this is neither stall nor pri" }),
+        outstanding: integer(1, 512).default(32),
+        handlers: integer(1, 512).default(1),
+        reportNs: nanoseconds.default(1000),
+        handlerNs: nanoseconds.default(2000),
+      })
+      .optional(),
   }),
 });
 

@@ -50,6 +50,7 @@ const window: readonly Section<StudyOutcome>[] = [
     columns: [
       column("hitShare", "IOTLB hits", "share", "accesses that found their page in the IOTLB"),
       column("walkersBusy", "walkers", "share", "time that walkers were at work"),
+      column("faults", "faults", "count", "pages that were not there and asked for"),
     ],
   },
 ];

@@ -95,15 +95,11 @@ function unitParts({ units, bill, faults }: TimedParts): TimePart[] {
   let entries = 0;
   let walkers = 0;
   let way = bill.remoteTime;
-  let faulting = 0;
   for (const unit of units.values()) {
     entries += unit.times.entryWait;
     way += unit.times.way;
-    faulting += unit.times.faults;
     walkers += unit.walkers.use().waitTime;
   }
-  const handled = bill.charges().filter(({ step }) => isHandlers(step));
-  const inHandlers = handled.reduce((sum, { time }) => sum + time, 0);
   const waited =
     faults === null ? 0 : faults.handlers.use().waitTime + faults.places.use().waitTime;
   return [
@@ -115,14 +111,20 @@ function unitParts({ units, bill, faults }: TimedParts): TimePart[] {
       kind: "hold",
       name: "fault report",
       resource: "fault queue",
-      time: Math.max(0, faulting - waited - inHandlers),
+      time: faults === null ? 0 : faults.reportTime,
+    },
+    {
+      kind: "hold",
+      name: "handling a fault",
+      resource: "fault handler",
+      time: faults === null ? 0 : faults.handlerTime,
     },
   ];
 }
 
 /** Steps that the handler of a fault takes, and no walk. */
 function isHandlers(step: string): boolean {
-  return step.startsWith("page") && !step.startsWith("pagingCache");
+  return step.startsWith("page");
 }
 
 function nodesOf(

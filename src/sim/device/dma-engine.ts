@@ -11,6 +11,7 @@
 import { assert } from "../../errors.ts";
 import type { Engine } from "../engine.ts";
 import { Link, type LinkSpeed, type LinkUse } from "../link.ts";
+import type { AtsPort } from "./ats-port.ts";
 import type { TimedUnit } from "./timed-unit.ts";
 
 /** How fast a device and what it reaches are. */
@@ -32,6 +33,8 @@ export interface DmaEngineOptions extends DmaEngineSpeed {
   readonly engine: Engine;
   /** Null without translation. */
   readonly unit: TimedUnit | null;
+  /** Makes the device's side of ATS, over its links; without it requests are untranslated. */
+  readonly ats?: ((up: Link, down: Link) => AtsPort) | undefined;
   readonly rid: number;
   readonly isWrite: boolean;
   /** Accesses after which it stops; without it, it goes on for ever. */
@@ -80,6 +83,11 @@ export class DmaEngine {
   readonly #packets: number;
   readonly #sentBytes: number;
   readonly #refused: Uint8Array;
+  readonly #ats: AtsPort | null;
+  /** With ATS: it is time to issue, the address is known, the request has arrived. */
+  readonly #due: number;
+  readonly #known: number;
+  readonly #passed: number;
   readonly #arrived: number;
   readonly #translated: number;
   readonly #answerBytes: number;
@@ -109,9 +117,20 @@ export class DmaEngine {
     this.#refused = new Uint8Array(inFlight);
     this.#packets = Math.ceil(bytes / payload);
     this.#sentBytes = this.#packets * REQUEST_BYTES + (isWrite ? bytes : 0);
+    this.#ats = options.ats?.(this.#up, this.#down) ?? null;
+    this.#due = engine.define((slot) => {
+      this.#ats!.translate(options.next(), isWrite, this.#known, slot);
+    });
+    this.#known = engine.define((slot, isRefused) => {
+      if (isRefused === 0) this.#up.send(this.#sentBytes, this.#passed, slot);
+      else this.#refuse(slot);
+    });
+    this.#passed = engine.define((slot) => this.#goOn(slot, 0));
     this.#arrived = engine.define((slot) => this.#arrive(slot));
     this.#answerBytes = this.#packets * COMPLETION_BYTES + bytes;
-    this.#memoryTime = typeof options.memory === "number" ? options.memory : VARIES;
+    // Completions of translation requests come in between on the way down.
+    const isFixed = typeof options.memory === "number" && options.ats === undefined;
+    this.#memoryTime = isFixed ? (options.memory as number) : VARIES;
     this.#translated = engine.define((slot, isRefused) => this.#goOn(slot, isRefused));
     this.#read = engine.define((slot) => {
       const isRefused = this.#refused[slot] === 1;
@@ -146,8 +165,18 @@ export class DmaEngine {
     const slot = this.#tail;
     this.#tail = slot + 1 === inFlight ? 0 : slot + 1;
     this.#issued[slot] = time;
+    if (this.#ats !== null) {
+      engine.at(time, this.#due, slot);
+      return;
+    }
     // Nobody else uses this direction of the link, and requests are issued in order.
     engine.at(this.#up.reserve(this.#sentBytes, time), this.#arrived, slot);
+  }
+
+  /** The device knows that it may not: nothing is sent. */
+  #refuse(slot: number): void {
+    this.#refused[slot] = 1;
+    this.#end(slot);
   }
 
   #arrive(slot: number): void {
@@ -193,7 +222,7 @@ export class DmaEngine {
       this.#orderWait += now - answered[slot]!;
       answered[slot] = PENDING;
       this.#head = slot + 1 === inFlight ? 0 : slot + 1;
-      if (unit !== null && !isWrite) unit.release(this.#accesses[slot]!);
+      if (unit !== null && !isWrite && this.#ats === null) unit.release(this.#accesses[slot]!);
       const time = now - this.#issued[slot]!;
       this.#completed += 1;
       this.#latency += time;

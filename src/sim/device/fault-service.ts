@@ -30,6 +30,8 @@ export interface FaultServiceOptions {
   readonly reportTime: number;
   /** Handlers at work at once: threads of the work queue. */
   readonly handlers: number;
+  /** What a handler takes beside the steps that it bills, picoseconds; 0 without it. */
+  readonly handlerTime?: number;
 }
 
 interface Fault {
@@ -48,6 +50,7 @@ export class FaultService {
   /** Faults reported, and those that were refused. */
   reported = 0;
   refused = 0;
+  #served = 0;
   readonly #options: FaultServiceOptions;
   readonly #faults: Fault[] = [];
   readonly #free: number[] = [];
@@ -82,19 +85,30 @@ export class FaultService {
     this.places.acquire(this.#placed, number);
   }
 
+  /** Sum of the times that reports took, picoseconds. */
+  get reportTime(): number {
+    return this.reported * this.#options.reportTime;
+  }
+
+  /** Sum of what handlers took beside steps, picoseconds. */
+  get handlerTime(): number {
+    return this.#served * (this.#options.handlerTime ?? 0);
+  }
+
   /** How handlers were used. */
   use(): PoolUse {
     return this.handlers.use();
   }
 
   #serve(number: number): void {
-    const { bill, port, engine } = this.#options;
+    const { bill, port, engine, handlerTime = 0 } = this.#options;
     const fault = this.#faults[number]!;
     bill.begin(NO_NODE);
     const isServed = port.serve(fault.rid, fault.pfn, fault.access);
+    this.#served += 1;
     if (!isServed) this.refused += 1;
     fault.isServed = isServed ? 1 : 0;
-    engine.after(bill.time, this.#handled, number);
+    engine.after(bill.time + handlerTime, this.#handled, number);
   }
 }
 

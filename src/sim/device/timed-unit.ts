@@ -70,8 +70,6 @@ class Access {
   held = NONE;
   reserved = NONE;
   tries = 0;
-  /** When its last fault was reported. */
-  since = 0;
   isPending = false;
   isRefused = false;
   /** What its walk found. */
@@ -87,8 +85,8 @@ export class TimedUnit {
   hitTime = NONE;
   /** Accesses that were refused. */
   refused = 0;
-  /** Sums over accesses, picoseconds: waiting for an entry, reads of other nodes, faults. */
-  readonly times = { entryWait: 0, way: 0, faults: 0 };
+  /** Sums over accesses, picoseconds: waiting for an entry, reads of other nodes. */
+  readonly times = { entryWait: 0, way: 0 };
   readonly #engine: Engine;
   readonly #unit: TranslationUnit;
   readonly #bill: WalkBill;
@@ -306,14 +304,12 @@ export class TimedUnit {
     const access = this.#accesses[number]!;
     const { rid, pfn, isWrite } = access;
     access.tries += 1;
-    access.since = this.#engine.now;
     if (this.#faults === null || access.tries > TRIES_MAX) this.#afterFault(number, false);
     else this.#faults.report(rid, pfn, isWrite ? Prot.WRITE : Prot.READ, this.#served, number);
   }
 
   #afterFault(number: number, isServed: boolean): void {
     const access = this.#accesses[number]!;
-    this.times.faults += this.#engine.now - access.since;
     if (!isServed) {
       this.refused += 1;
       access.isRefused = true;

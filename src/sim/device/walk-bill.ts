@@ -13,6 +13,8 @@ const stepNames = Object.keys(Step) as StepName[];
 export class WalkBill implements Meter {
   /** Node of who works; −1 makes every place local. */
   node = -1;
+  /** Whether steps are nobody's: they were paid before. */
+  isOff = false;
   /** Sum of the prices since {@link begin}, picoseconds, whole. */
   time = 0;
   /** Table entries read at other nodes since {@link begin}. */
@@ -29,6 +31,7 @@ export class WalkBill implements Meter {
   }
 
   step(step: number, amount: number, place: number): void {
+    if (this.isOff) return;
     const prices = this.#prices;
     this.#counts[step]! += amount;
     const time = prices.eachPs[step]! + Math.round(prices.unitPs[step]! * amount);

@@ -120,7 +120,7 @@ function deviceChanges(
 }
 
 function measure(run: WindowRun): StudyRun {
-  const { latency, rate, percentiles, hits, misses, walkerShare, where, time, hash } =
+  const { latency, rate, percentiles, hits, misses, walkerShare, faults, where, time, hash } =
     runWindow(run);
   const judged = run.isSingle ? latency : rate;
   const isSteady = judged.kind === "steady";
@@ -140,6 +140,7 @@ function measure(run: WindowRun): StudyRun {
       p99Ns: ns(0.99),
       hitShare: looked === 0 ? null : hits / looked,
       walkersBusy: walkerShare,
+      faults,
     },
     parts: where.parts,
     whole: where.latency,
