@@ -66,6 +66,8 @@ export class Supervisor {
   /** Waits for the active worker to have started. */
   #started: { resolve(): void; reject(error: Error): void } | null = null;
   #loaded: (() => void) | null = null;
+  /** Told when a worker starts to serve, once each. */
+  #starts: (() => void)[] = [];
 
   private constructor(options: SupervisorOptions, watch: WatchReadable, journalFd: number) {
     const { system, devices, metrics } = options;
@@ -121,18 +123,34 @@ export class Supervisor {
     this.#active?.kill("SIGKILL");
   }
 
-  /** Another worker goes on where the one there is stops. */
+  /** Another worker goes on where the one there is stops; returns when it does. */
   async handOver(): Promise<void> {
+    await this.#standByLoaded();
+    // A worker that has not taken over yet cannot hand over.
+    while (!this.#isRunning && !this.#isStopping) await this.#nextStart();
     const leaving = this.#active;
     if (leaving === null || this.#isStopping) return;
-    await this.#standByLoaded();
     this.#isRunning = false;
+    const started = this.#nextStart();
     leaving.post({ type: "leave" });
     await leaving.end(END_MS);
+    if (!this.#isStopping) await started;
+  }
+
+  /** Resolves when a worker starts to serve, or after the time that one may take. */
+  #nextStart(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, LOAD_MS);
+      this.#starts.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 
   async stop(): Promise<void> {
     this.#isStopping = true;
+    for (const start of this.#starts.splice(0)) start();
     if (this.#watchdog !== null) clearInterval(this.#watchdog);
     for (const readable of this.#accepting.values()) readable.close();
     this.#accepting.clear();
@@ -218,6 +236,7 @@ export class Supervisor {
         this.#tellPause();
         this.#started?.resolve();
         this.#started = null;
+        for (const start of this.#starts.splice(0)) start();
         for (const device of this.#devices.values()) this.#acceptFor(device);
         break;
       case "refused":

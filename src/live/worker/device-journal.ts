@@ -144,6 +144,8 @@ export class DeviceJournal {
 
   /** Forgets everything: the next client begins anew. */
   clear(): void {
+    const { buffer, byteOffset } = this.#mapping;
+    new Uint8Array(buffer, byteOffset + At.SLOTS, At.HOT - At.SLOTS).fill(0);
     this.#words.fill(0);
     this.words.fill(0);
   }
