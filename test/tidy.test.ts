@@ -65,7 +65,7 @@ describe("every source file", () => {
 
 describe("mechanism", () => {
   const rooms =
-    /^src\/([a-z0-9-]+\.ts|(wire|memory|iommu|pci|block|dma|virtio|nvme|vfio|topology|recording)\/)/;
+    /^src\/([a-z0-9-]+\.ts|(wire|memory|iommu|pci|block|dma|virtio|nvme|vfio|firmware|topology|recording)\/)/;
   const mechanism = shipped.filter(
     (file) =>
       rooms.test(file) && !file.startsWith("src/recording/node/") && file !== "src/index.ts",

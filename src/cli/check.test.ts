@@ -68,6 +68,8 @@ describe("iommukit check", () => {
     [["check", "--qemu", "@/nowhere"], /there is no such file/],
     [["check", "--libvirt", "package.json"], /no libvirt domain/],
     [["check", "--pid", "x"], /no process id/],
+    [["check", "--pid", `${process.pid}`], /this is no QEMU/],
+    [["inspect", "--qemu", ""], /the command line is empty/],
     [["check", "--device", "zz"], /no PCI function/],
     [["inspect", "--root", host, "--emit", "xen", "--device", "81:00.0"], /qemu or libvirt/],
     [["explain", "nod-mismatch"], /iommukit explain node-mismatch/],

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { StackError } from "../errors.ts";
 import { type BarMapping, barMappings } from "../host/bar-mappings.ts";
-import { readCommand } from "../host/qemu-command.ts";
+import { namesQemu, readCommand } from "../host/qemu-command.ts";
 import { buildVm } from "../host/qemu-vm.ts";
 import { splitWords, wordsOfProcess } from "../host/qemu-words.ts";
 import type { VirtualMachine } from "../host/vm.ts";
@@ -37,6 +37,7 @@ export async function readVm(flags: VmFlags, host: Machine | null): Promise<Virt
   if (pid !== undefined) {
     const path = `/proc/${processId(pid)}`;
     const words = wordsOfProcess(textOf(`${path}/cmdline`));
+    if (!namesQemu(words)) throw unreadable(`${path}/cmdline`, "this is no QEMU", undefined);
     const vm = buildVm(readCommand(words, `${path}/cmdline`), host);
     return {
       ...vm,
@@ -48,6 +49,7 @@ export async function readVm(flags: VmFlags, host: Machine | null): Promise<Virt
   const file = isFile ? qemu!.slice(1) : "--qemu";
   const text = isFile ? textOf(file) : qemu!;
   const words = text.includes("\0") ? wordsOfProcess(text) : splitWords(text, file);
+  if (words.length === 0) throw unreadable(file, "the command line is empty", undefined);
   return buildVm(readCommand(words, file), host);
 }
 

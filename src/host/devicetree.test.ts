@@ -113,6 +113,14 @@ describe("a tree", () => {
     expect(again.findings.map(({ code }) => code)).toEqual(["firmware-table"]);
   });
 
+  it("with links that lead in circles ends at them", () => {
+    const links = ["a", "b", "c"].map((name) => [`${BASE}/${name}`, { link: "." }]);
+    const { root } = decodeBlob(vector("virt-smmuv3"));
+    const files = Object.fromEntries([...directories(root), ...links]);
+    const { machine } = readHost(treeOf(files));
+    expect(machine).toEqual(readHost(treeOf({ [BLOB]: vector("virt-smmuv3") })).machine);
+  });
+
   it("as deep and as wide as somebody likes is read within bounds", () => {
     const deep = `${BASE}${"/a".repeat(200)}/reg`;
     const files: Record<string, Uint8Array> = { [deep]: cells(1) };

@@ -81,6 +81,11 @@ class DirectoryReader {
     return { path, name, depth, properties: [], children: [] };
   }
 
+  /** The kernel's tree has no links; one would lead in a circle. */
+  #isNode(path: string): boolean {
+    return this.#tree.link(path) === null && this.#tree.list(path) !== null;
+  }
+
   #fill(node: OpenNode): void {
     const names = this.#tree.list(node.path) ?? [];
     for (const name of names) {
@@ -90,7 +95,7 @@ class DirectoryReader {
       if (topologyProperties.has(name)) {
         const value = this.#tree.bytes(path, VALUE_BYTES_MAX);
         if (value !== null) node.properties.push({ name, value, at: -1, nameAt: -1 });
-      } else if (node.depth + 1 < DEPTH_MAX && this.#tree.list(path) !== null) {
+      } else if (node.depth + 1 < DEPTH_MAX && this.#isNode(path)) {
         node.children.push(this.#open(path, name, node.depth + 1));
       }
     }

@@ -105,6 +105,11 @@ export function readCommand(words: readonly string[], file: string): QemuCommand
 
 const programName = /(^|\/)qemu(-system-\w+|-kvm)$/;
 
+/** Whether QEMU is among the words of a process. */
+export function namesQemu(words: readonly string[]): boolean {
+  return words.some((word) => programName.test(word));
+}
+
 /** Where the program stands, behind `sudo`, `taskset`, `numactl`, a loader and their arguments. */
 function startOf(words: readonly string[]): number {
   if (words[0]?.startsWith("-")) return 0;

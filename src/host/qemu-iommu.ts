@@ -37,6 +37,34 @@ export function iommuKindOf(option: QemuOption): Viommu["kind"] | null {
   return driver === "arm-smmuv3" ? "smmuv3" : null;
 }
 
+/**
+ * Why QEMU would not make an IOMMU; null when it would, or the option is none.
+ *
+ * Source: QEMU hw/virtio/virtio-iommu.c, virtio-iommu-pci.c, hw/i386/pc.c:
+ * pc_machine_device_pre_plug_cb, hw/arm/virt.c.
+ *
+ * @param earlier - the option of the one that there is
+ * @param root - name of the first root bus
+ */
+export function refusedIommu(
+  { values }: QemuOption,
+  kind: Viommu["kind"] | null,
+  earlier: QemuOption | null,
+  root: string,
+): string | null {
+  if (values.get("driver") === "virtio-iommu-device") {
+    return "QEMU has no virtio-iommu on virtio-mmio; one of another process needs force-legacy=false";
+  }
+  if (kind === null) return null;
+  // Of Arm's there may be one for each root bus.
+  if (earlier !== null && (kind !== "smmuv3" || iommuKindOf(earlier) !== "smmuv3")) {
+    return "there is an IOMMU already, and QEMU takes one";
+  }
+  const name = values.get("bus")?.replace(/^.*\//, "");
+  const isOnRoot = name === undefined || name === root;
+  return kind === "virtio" && !isOnRoot ? "virtio-iommu-pci goes on the root bus only" : null;
+}
+
 /** Width of input addresses where `aw-bits=` is not given: q35 and virt set it, others leave 64. */
 const virtioBits = new Map([
   ["q35", 39],

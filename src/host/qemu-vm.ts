@@ -21,7 +21,7 @@ import {
   modelOf,
   virtioKind,
 } from "./qemu-devices.ts";
-import { iommuKindOf, iommuOf, unitName, viommuOf } from "./qemu-iommu.ts";
+import { iommuKindOf, iommuOf, refusedIommu, unitName, viommuOf } from "./qemu-iommu.ts";
 import { readMemory } from "./qemu-memory.ts";
 import { isOn, type QemuOption, wholeNumber } from "./qemu-options.ts";
 import type { Exemption, HostPath, Viommu, VirtualMachine, VmDevice } from "./vm.ts";
@@ -118,7 +118,12 @@ function addDevice(assembly: Assembly, option: QemuOption): void {
   const { values, text: argument } = option;
   const driver = canonicalDriver(values.get("driver") ?? "");
   const kind = iommuKindOf(option);
-  const refusal = refusedIommu(assembly, option, kind);
+  const refusal = refusedIommu(
+    option,
+    kind,
+    assembly.iommu?.option ?? null,
+    assembly.buses.hostBridges[0]!.bus.name,
+  );
   if (refusal !== null) {
     assembly.ignored.push({ argument, why: refusal });
     return;
@@ -142,30 +147,6 @@ function addDevice(assembly: Assembly, option: QemuOption): void {
   if (problem !== null) assembly.ignored.push({ argument, why: problem });
   if (kind !== null && placed !== null) assembly.iommu ??= { option, own: placed };
   assembly.drafts.push({ option, driver, model, placed, problem });
-}
-
-/**
- * Why QEMU would not make an IOMMU; null when it would, or it is none.
- *
- * Source: QEMU hw/virtio/virtio-iommu.c, virtio-iommu-pci.c, hw/i386/pc.c:
- * pc_machine_device_pre_plug_cb, hw/arm/virt.c.
- */
-function refusedIommu(
-  { iommu, buses }: Assembly,
-  { values }: QemuOption,
-  kind: Viommu["kind"] | null,
-): string | null {
-  if (values.get("driver") === "virtio-iommu-device") {
-    return "QEMU has no virtio-iommu on virtio-mmio; one of another process needs force-legacy=false";
-  }
-  if (kind === null) return null;
-  // Of Arm's there may be one for each root bus.
-  if (iommu !== null && (kind !== "smmuv3" || iommuKindOf(iommu.option) !== "smmuv3")) {
-    return "there is an IOMMU already, and QEMU takes one";
-  }
-  const name = values.get("bus")?.replace(/^.*\//, "");
-  const isOnRoot = name === undefined || name === buses.hostBridges[0]!.bus.name;
-  return kind === "virtio" && !isOnRoot ? "virtio-iommu-pci goes on the root bus only" : null;
 }
 
 const AMD_FUNCTION: DeviceModel = {

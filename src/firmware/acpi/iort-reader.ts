@@ -3,7 +3,6 @@
  * memory, ATS. Source: Linux 7.2 drivers/acpi/arm64/iort.c.
  */
 
-import { pciName } from "../../iommu/pci-function.ts";
 import type {
   FirmwareRegion,
   HostBridge,
@@ -11,14 +10,10 @@ import type {
   MmioEndpoint,
   RidRange,
 } from "../../topology/machine.ts";
-import { addressOfRid } from "../../topology/pci-address.ts";
 import { hex } from "../../units.ts";
 import { laterWins, type Span } from "../rid-spans.ts";
 import { isA, itemsOf, type Structure, type StructureOf, textOf } from "../table-item.ts";
 import {
-  DraftParavirt,
-  DraftVirtioMmio,
-  DraftVirtioPci,
   IdMapping,
   Iort,
   ItsGroup,
@@ -31,6 +26,7 @@ import {
   SmmuV3,
   SmmuV3Placement,
 } from "./iort.ts";
+import { draftIommu, isDraft } from "./iort-draft.ts";
 import { type MachineParts, RANGES_MAX, type ReadContext } from "./reading.ts";
 
 const SOURCE = "drivers/acpi/arm64/iort.c";
@@ -403,27 +399,4 @@ class IortReader {
     }
     return functions;
   }
-}
-
-function isDraft(node: Structure): boolean {
-  return isA(node, DraftVirtioPci) || isA(node, DraftVirtioMmio) || isA(node, DraftParavirt);
-}
-
-/** A virtio-iommu of the drafts. */
-function draftIommu(node: Structure, common: Omit<Iommu, "kind" | "name" | "registers">): Iommu {
-  if (isA(node, DraftVirtioMmio)) {
-    const { base, span, gsiv } = node.values;
-    return {
-      ...common,
-      kind: "virtio-mmio",
-      name: `virtio-mmio.${hex(base)}`,
-      registers: { start: base, last: base + (span === 0n ? 0n : span - 1n) },
-      interrupts: [gsiv],
-    };
-  }
-  const devid = Number(node.values.devid);
-  const segment = Math.floor(devid / 0x1_0000);
-  const rid = devid % 0x1_0000;
-  const name = pciName(addressOfRid(segment, rid));
-  return { ...common, kind: "virtio-pci", name, segment, rid };
 }
