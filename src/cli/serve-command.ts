@@ -26,14 +26,13 @@ export const serveCommand = buildCommand<ServeFlags, [file: string], CliContext>
         placeholder: "TIME",
         optional: true,
       },
-      replace: { ...json, brief: "Take the machine over from the server that runs now" },
       runtimeDir,
       json: { ...json, brief: "Print the words that start QEMU as one JSON object" },
     },
   },
   docs: {
     brief: "Be the IOMMU and the disks of a virtual machine that somebody else starts",
-    customUsage: ["vm.yaml", "--wait vm.yaml", "--replace vm.yaml"],
+    customUsage: ["vm.yaml", "--wait vm.yaml"],
   },
 });
 

@@ -17,7 +17,6 @@ export interface ServeFlags {
   readonly wait: boolean;
   /** Nanoseconds. */
   readonly timeout?: number;
-  readonly replace: boolean;
   readonly runtimeDir?: string;
   readonly json: boolean;
 }
@@ -26,7 +25,7 @@ const TIMEOUT_NS = 30e9;
 const LOOK_EVERY_MS = 50;
 const PROGRAM = "qemu-system-x86_64";
 
-/** Runs the verb until a signal comes. */
+/** Runs the verb until a signal comes; SIGUSR2 has a newly loaded worker go on. */
 export async function serve(flags: ServeFlags, file: string, terminal: Terminal): Promise<Exit> {
   const machine = readLiveMachine(file);
   const path = runtimePathOf(machine, flags.runtimeDir);
@@ -37,6 +36,10 @@ export async function serve(flags: ServeFlags, file: string, terminal: Terminal)
   const signals = new Signals();
   const folder = makeRuntimeFolder(path);
   const served = await serveMachine(machine, folder, (line) => terminal.note(line));
+  const handOver = () => {
+    served.handOver().catch((error: Error) => terminal.note(`iommukit: ${error.message}`));
+  };
+  process.on("SIGUSR2", handOver);
   try {
     terminal.note(`${liveMachineText(machine)}; sockets in ${path}`);
     const words = [PROGRAM, ...argumentsFor(machine, new RuntimeFolder(path), null)];
@@ -49,6 +52,7 @@ export async function serve(flags: ServeFlags, file: string, terminal: Terminal)
     if (ended instanceof Error) throw ended;
     return Exit.DONE;
   } finally {
+    process.off("SIGUSR2", handOver);
     await served.stop();
     signals.close();
   }

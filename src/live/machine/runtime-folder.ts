@@ -4,7 +4,7 @@
  * Mode 0700, so that nobody else reaches the sockets, whatever their own mode. What is left behind
  * by a server that is gone is removed; what a live server holds is not touched.
  */
-import { chmodSync, lstatSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { StackError } from "../../errors.ts";
@@ -35,14 +35,14 @@ export class RuntimeFolder {
     return join(this.path, "metrics.sock");
   }
 
-  /** Where a new server asks the old one to hand over. */
-  get control(): string {
-    return join(this.path, "control.sock");
-  }
-
   /** Writes a file into the folder. */
   write(path: string, bytes: Uint8Array): void {
     writeFileSync(path, bytes, { mode: 0o600 });
+  }
+
+  /** Whether somebody has sockets in it. */
+  hasSockets(): boolean {
+    return readdirSync(this.path).some((name) => name.endsWith(".sock"));
   }
 
   /** Removes the folder and all in it. */

@@ -37,12 +37,25 @@ export async function serveMachine(
   folder: RuntimeFolder,
   log: (line: string) => void,
 ): Promise<ServedMachine> {
+  try {
+    return await serveIn(machine, folder, log);
+  } catch (error) {
+    // What is there may be that of another process, which serves it.
+    if (!folder.hasSockets()) folder.remove();
+    throw error;
+  }
+}
+
+async function serveIn(
+  machine: LiveMachine,
+  folder: RuntimeFolder,
+  log: (line: string) => void,
+): Promise<ServedMachine> {
   const system = await openLinuxSystem();
   const viot = viotOf(machine);
   if (viot !== null) folder.write(folder.viot, viot);
   const disks = machine.disks.map((disk) => keptDisk(disk, folder));
   const names = [...(machine.iommu === null ? [] : [machine.iommu.name]), ...disks.map(nameOf)];
-  const devices = names.map((name) => ({ name, path: folder.socketOf(name) }));
   let fail: (error: Error) => void = () => {};
   const failed = new Promise<Error>((resolve) => {
     fail = resolve;
@@ -51,7 +64,7 @@ export async function serveMachine(
     system,
     entry: workerEntry(),
     machine: { ...machine, disks },
-    devices,
+    devices: names.map((name) => ({ name, path: folder.socketOf(name) })),
     metrics: metricTableOf(machine),
     log,
     failed: fail,

@@ -123,9 +123,17 @@ export class Supervisor {
     this.#active?.kill("SIGKILL");
   }
 
-  /** Another worker goes on where the one there is stops; returns when it does. */
+  /**
+   * Another worker goes on where the one there is stops; returns when it does. It is loaded anew, so
+   * that the code is what is installed now.
+   */
   async handOver(): Promise<void> {
+    const old = this.#standby;
+    this.#standby = null;
+    old?.post({ type: "stop" });
+    const ended = old?.end(END_MS);
     await this.#standByLoaded();
+    await ended;
     // A worker that has not taken over yet cannot hand over.
     while (!this.#isRunning && !this.#isStopping) await this.#nextStart();
     const leaving = this.#active;
