@@ -36,7 +36,7 @@ export async function top(flags: TopFlags, file: string, terminal: Terminal): Pr
     if (flags.json) {
       terminal.print(`${JSON.stringify({ schema: "iommukit/top@1", result: view })}\n`);
     } else {
-      const lines = renderTop(view, terminal.width, terminal.style);
+      const lines = renderTop(view, terminal.style);
       terminal.print(`${isScreen ? CLEAR_SCREEN : ""}${lines.join("\n")}\n`);
     }
     if (flags.once) return Exit.DONE;

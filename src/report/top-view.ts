@@ -4,13 +4,12 @@
  */
 import { percentile, type Scrape } from "../live/machine/open-metrics.ts";
 import { sizeText } from "../units.ts";
-import { countText, durationText } from "./column.ts";
+import { cellText, countText, durationText } from "./column.ts";
 import type { Style } from "./table.ts";
 
 /** A disk's share. */
 export interface TopDisk {
   readonly name: string;
-  readonly kind: string;
   readonly readsPerSecond: number;
   readonly writesPerSecond: number;
   readonly readBytesPerSecond: number;
@@ -40,6 +39,8 @@ export interface TopView {
   readonly messageNsP99: number | null;
   readonly guestBytesMapped: number;
   readonly guestBytesPinned: number;
+  /** Of the second stages, since the start. */
+  readonly memoryFaults: number;
   readonly workerRestarts: number;
   readonly disks: readonly TopDisk[];
 }
@@ -72,7 +73,6 @@ export function topView(now: Scrape, before: Scrape | null, seconds: number): To
     const write = { device, direction: "write" };
     return {
       name: device,
-      kind: now.labelValues(`iommukit_io_total`, "kind")[0] ?? "",
       readsPerSecond: rate("iommukit_io", read),
       writesPerSecond: rate("iommukit_io", write),
       readBytesPerSecond: rate("iommukit_io_bytes", read),
@@ -99,11 +99,19 @@ export function topView(now: Scrape, before: Scrape | null, seconds: number): To
     syncNsP99: timeNs("iommukit_sync_seconds", 0.99),
     messageNsP50: timeNs("iommukit_message_seconds", 0.5),
     messageNsP99: timeNs("iommukit_message_seconds", 0.99),
-    guestBytesMapped: now.value("iommukit_guest_memory_bytes", { state: "mapped" }),
-    guestBytesPinned: now.value("iommukit_guest_memory_bytes", { state: "pinned" }),
+    guestBytesMapped: largest(now, "mapped"),
+    guestBytesPinned: largest(now, "pinned"),
+    memoryFaults: now.value("iommukit_stage_faults"),
     workerRestarts: now.value("iommukit_worker_restarts_total"),
     disks,
   };
+}
+
+/** Each device has a mapping of its own of the same memory. */
+function largest(now: Scrape, state: string): number {
+  const name = "iommukit_guest_memory_bytes";
+  const devices = now.labelValues(name, "device");
+  return Math.max(0, ...devices.map((device) => now.value(name, { device, state })));
 }
 
 function perSecond(value: number): string {
@@ -114,12 +122,8 @@ function timeText(ns: number | null): string {
   return ns === null ? "-" : durationText(ns);
 }
 
-/** A view as lines. @param width - columns of the terminal */
-export function renderTop(
-  view: TopView,
-  width: number,
-  style: Style = (_, text) => text,
-): string[] {
+/** A view as lines, for 80 columns. */
+export function renderTop(view: TopView, style: Style = (_, text) => text): string[] {
   const requests = Object.entries(view.requestsPerSecond).map(
     ([kind, value]) => `${kind} ${perSecond(value)}/s`,
   );
@@ -141,31 +145,32 @@ export function renderTop(
     ["mappings", `${countText(view.mappings)} live  IOTLB hits ${hit}`],
     ["faults", `${countText(view.faults)} in all  ${perSecond(view.faultsPerSecond)}/s`],
     ["guest RAM", memory],
+    ["RAM faults", `${countText(view.memoryFaults)} page requests of the second stage`],
     ["worker", `${countText(view.workerRestarts)} restarts`],
   ];
-  const name = 10;
+  const name = 11;
   const lines = [
     style("title", `${view.machine}  over ${view.seconds.toFixed(1)} s`),
     ...rows.map(([key, value]) => `${style("name", key.padEnd(name))}${value}`),
     "",
     style(
       "heading",
-      `${"disk".padEnd(name)}   reads/s  writes/s      read/s     write/s    irq/s  p50      p99`,
+      `${"disk".padEnd(name)}   reads/s  writes/s     read/s    write/s   irq/s  p50      p99`,
     ),
     ...view.disks.map((disk) => diskLine(disk, name, style)),
   ];
-  return lines.map((line) => (style === undefined ? line.slice(0, width) : line));
+  return lines;
 }
 
 function diskLine(disk: TopDisk, name: number, style: Style): string {
-  const bytes = (value: number) => sizeText(Math.round(value)).padStart(12);
+  const bytes = (value: number) => cellText(value, "bytes").replace(" ", "").padStart(11);
   return [
     style("name", disk.name.padEnd(name)),
-    perSecond(disk.readsPerSecond).padStart(10),
+    perSecond(disk.readsPerSecond).padStart(9),
     perSecond(disk.writesPerSecond).padStart(10),
     bytes(disk.readBytesPerSecond),
     bytes(disk.writeBytesPerSecond),
-    perSecond(disk.interruptsPerSecond).padStart(9),
+    perSecond(disk.interruptsPerSecond).padStart(8),
     `  ${timeText(disk.latencyNsP50).padEnd(9)}${timeText(disk.latencyNsP99)}`,
   ].join("");
 }

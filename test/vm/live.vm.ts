@@ -6,10 +6,13 @@
  * on how memory is scattered and are not among them. Skipped where `node scripts/vm/fetch.mjs` has
  * not been run.
  */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { exampleMachine } from "../../src/live/machine/live-machine.suite.ts";
 import type { LiveMachine } from "../../src/live/machine/live-machine.ts";
-import { bootLive, diskIn, fio, type Live, parts } from "./live-guest.ts";
+import { Files, runCli } from "../run-cli.ts";
+import { bootLive, diskIn, fio, type Live, parts, scripts } from "./live-guest.ts";
 
 const MIB = 2 ** 20;
 const common = { isReadOnly: false, queues: 2, isTranslated: true };
@@ -280,4 +283,35 @@ describe.skipIf(parts === null)("a guest of two processors and 2 GiB on two node
       expect(await guestSum(live, names[index]!)).toBe(live.imageSum(disk.name));
     }
   }, 300_000);
+});
+
+describe.skipIf(parts === null)("iommukit vm", () => {
+  it("boots a kernel on the served disks, prints its command line, and leaves nothing", async () => {
+    const files = new Files();
+    const machine = files.write(
+      "vm.yaml",
+      "schema: iommukit/vm@1\nname: v\nmemory: 512MiB\niommu: { at: 3 }\n" +
+        "disks: [{ kind: virtio-blk, name: d, at: 4, size: 1MiB }]\n",
+    );
+    const modules = ["virtio-iommu", "virtio_blk"];
+    const packed = scripts.buildInitrd(parts!, { script: "ls /dev/vda", modules });
+    const folder = join(files.folder, "run");
+    const run = await runCli([
+      ...["vm", "--runtime-dir", folder, "--kernel", scripts.vmlinuz(parts!)],
+      ...[
+        "--initrd",
+        files.write("initrd", Buffer.from(packed)),
+        "--append",
+        "console=ttyS0 panic=-1",
+      ],
+      ...[machine, "--", "-no-reboot"],
+    ]);
+    expect(run.stderr).toMatch(/QEMU 1\d\.\d+\.\d+:\n.*qemu-system-x86_64/s);
+    expect(run.stdout).toContain("ACPI: VIOT");
+    expect(run.stdout).toContain("Adding to iommu group 0");
+    expect(run.stdout).toContain("/dev/vda");
+    expect(run.status).toBe(0);
+    expect(existsSync(folder)).toBe(false);
+    files.dispose();
+  }, 180_000);
 });

@@ -25,7 +25,7 @@ import { KeptNvme } from "./kept-nvme.ts";
 import type { LiveDisk, LiveIommu, LiveMachine } from "./live-machine.ts";
 import { IommuMeter, MeteredIommu } from "./metered-function.ts";
 import { MeteredStore } from "./metered-store.ts";
-import { Publisher } from "./publisher.ts";
+import { type PublishedDevice, Publisher } from "./publisher.ts";
 import { endpointOf } from "./topology.ts";
 
 const INPUT_BITS = 48n;
@@ -44,7 +44,7 @@ interface Shared {
 /** Makes the devices of a machine; the virtio-iommu first, since a state is restored in order. */
 export function assemble(machine: LiveMachine, context: WorkerContext): WorkerDevice[] {
   const { iommu, disks } = machine;
-  const devices: WorkerDevice[] = [];
+  const devices: PublishedDevice[] = [];
   let tlb: IommuTlb | null = null;
   const stages = stagesOf(machine, context);
   if (iommu !== null) {
@@ -85,7 +85,7 @@ function serveIommu(
   meter: IommuMeter,
   context: WorkerContext,
   stages: StageHost,
-): WorkerDevice {
+): PublishedDevice {
   const { system, metrics } = context;
   const memory = new GuestMemory();
   const virtio = new VirtioIommu(device, context.journal(name).log);
@@ -109,7 +109,7 @@ function doorbellPage(name: string, count: number, context: WorkerContext): Door
   return new DoorbellRegion({ index: VirtioBar.DOORBELL, fd, slots }, mapping.buffer);
 }
 
-function serveDisk(disk: LiveDisk, shared: Shared): WorkerDevice {
+function serveDisk(disk: LiveDisk, shared: Shared): PublishedDevice {
   const { machine, context, tlb, stages } = shared;
   const { system, metrics } = context;
   const { name, kind, queues } = disk;
@@ -147,11 +147,13 @@ function server(
   context: WorkerContext,
   stages: StageHost,
   doorbells: readonly DoorbellRegion[] = [],
-): WorkerDevice {
+): PublishedDevice {
   const { system, windows, log } = context;
   const journal = context.journal(name);
+  const stage = stages.stageOf(name, memory);
   return {
     name,
+    stage,
     server: new VfioUserServer({
       system,
       files: windows,
@@ -161,7 +163,7 @@ function server(
       name,
       log,
       doorbells,
-      listener: stages.stageOf(name, memory),
+      listener: stage,
       journal,
     }),
   };

@@ -26,7 +26,18 @@ export const deviceMetrics: readonly MetricDescription[] = [
     name: "iommukit_guest_memory_bytes",
     help: "Guest memory that the device can reach",
     type: "gauge",
-    label: { name: "state", values: ["mapped", "pinned"] },
+    label: { name: "state", values: ["mapped", "present", "pinned"] },
+  },
+  {
+    name: "iommukit_stage_faults",
+    help: "Page requests of the second stage, where memory is mapped on fault",
+    type: "gauge",
+  },
+  {
+    name: "iommukit_stage_seconds",
+    help: "Time spent on the second stage",
+    type: "gauge",
+    label: { name: "part", values: ["map", "populate", "fault"] },
   },
 ];
 
@@ -70,13 +81,23 @@ export const diskMetrics: readonly MetricDescription[] = [
   { name: "iommukit_io_seconds", help: "Time of an operation on the store", type: "histogram" },
 ];
 
+/** Of the loop that serves all devices, under the machine's name. */
+export const loopMetrics: readonly MetricDescription[] = [
+  {
+    name: "iommukit_turn_seconds",
+    help: "Time of a turn of the loop: the longest that a message finds nobody to answer it",
+    type: "histogram",
+  },
+];
+
 /** What a machine's metrics are, by device. */
-export function metricTableOf({ iommu, disks }: LiveMachine): MetricTable {
+export function metricTableOf({ name, iommu, disks }: LiveMachine): MetricTable {
   const iommus = iommu === null ? [] : [iommu.name];
   const names = disks.map(({ name }) => name);
   return new MetricTable([
     { descriptions: deviceMetrics, devices: [...iommus, ...names] },
     { descriptions: iommuMetrics, devices: iommus },
     { descriptions: diskMetrics, devices: names },
+    { descriptions: loopMetrics, devices: [name] },
   ]);
 }

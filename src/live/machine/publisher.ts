@@ -5,6 +5,7 @@
 import type { VirtioIommuDevice } from "../../virtio/iommu/device.ts";
 import type { Counter, MetricMemory } from "../metrics/metric-memory.ts";
 import { Command } from "../vfio-user/protocol.ts";
+import type { SecondStage } from "../vfio-user/second-stage.ts";
 import type { VfioUserServer } from "../vfio-user/server.ts";
 import type { Task } from "../worker/poll-loop.ts";
 import type { WorkerDevice } from "../worker/run-worker.ts";
@@ -21,6 +22,14 @@ const labels: ReadonlyMap<number, string> = new Map([
   [Command.DEVICE_RESET, "reset"],
 ]);
 const OTHER = "other";
+const US_PER_SECOND = 1e6;
+/** Turns without a pause after which memory is looked at all the same. */
+const BUSY_TURNS = 4096;
+
+/** A device with what else is published of it. */
+export interface PublishedDevice extends WorkerDevice {
+  readonly stage: SecondStage;
+}
 
 /** What of one device is published. */
 class DeviceCounts {
@@ -32,11 +41,16 @@ class DeviceCounts {
   readonly #interrupts: Counter;
   readonly #failures: Counter;
   readonly #connected: Counter;
-  readonly #mapped: Counter;
+  readonly #memory: Readonly<Record<"mapped" | "present" | "pinned", Counter>>;
+  readonly #stage: SecondStage;
+  readonly #stageFaults: Counter;
+  readonly #stageTimes: Readonly<Record<"map" | "populate" | "fault", Counter>>;
   #interruptsSeen = 0;
   #failuresSeen = 0;
+  /** Turns with changes since the last pause. */
+  #turns = 0;
 
-  constructor({ name, server }: WorkerDevice, metrics: MetricMemory) {
+  constructor({ name, server, stage }: PublishedDevice, metrics: MetricMemory) {
     this.#server = server;
     const { length } = server.messagesByCommand;
     this.#messages = Array.from({ length }, (_, command) =>
@@ -46,7 +60,16 @@ class DeviceCounts {
     this.#interrupts = metrics.counter("iommukit_interrupts", name);
     this.#failures = metrics.counter("iommukit_failures", name);
     this.#connected = metrics.counter("iommukit_connected", name);
-    this.#mapped = metrics.counter("iommukit_guest_memory_bytes", name, "mapped");
+    const memory = (state: string) => metrics.counter("iommukit_guest_memory_bytes", name, state);
+    this.#memory = {
+      mapped: memory("mapped"),
+      present: memory("present"),
+      pinned: memory("pinned"),
+    };
+    this.#stage = stage;
+    this.#stageFaults = metrics.counter("iommukit_stage_faults", name);
+    const time = (part: string) => metrics.counter("iommukit_stage_seconds", name, part);
+    this.#stageTimes = { map: time("map"), populate: time("populate"), fault: time("fault") };
   }
 
   publish(): boolean {
@@ -66,11 +89,25 @@ class DeviceCounts {
     }
     this.#failures.add(failures - this.#failuresSeen);
     this.#failuresSeen = failures;
-    if (isChanged) {
+    if (isChanged) this.#turns += 1;
+    // What takes longer to find out waits for a pause, but not for ever.
+    if (this.#turns > 0 && (!isChanged || this.#turns % BUSY_TURNS === 0)) {
       this.#connected.set(connection === null ? 0 : 1);
-      this.#mapped.set(dma.reachableBytes);
+      this.#publishMemory(dma.reachableBytes);
+      if (!isChanged) this.#turns = 0;
     }
     return isChanged;
+  }
+
+  #publishMemory(mappedBytes: number): void {
+    const { presentBytes, populatedBytes, faults, mapUs, populateUs, faultUs } = this.#stage.report;
+    this.#memory.mapped.set(mappedBytes);
+    this.#memory.present.set(presentBytes);
+    this.#memory.pinned.set(populatedBytes);
+    this.#stageFaults.set(faults);
+    this.#stageTimes.map.set(mapUs / US_PER_SECOND);
+    this.#stageTimes.populate.set(populateUs / US_PER_SECOND);
+    this.#stageTimes.fault.set(faultUs / US_PER_SECOND);
   }
 }
 
@@ -83,7 +120,7 @@ export class Publisher implements Task {
   #isFresh = true;
 
   constructor(
-    devices: readonly WorkerDevice[],
+    devices: readonly PublishedDevice[],
     iommu: { readonly name: string; readonly device: VirtioIommuDevice } | null,
     metrics: MetricMemory,
   ) {
