@@ -2,6 +2,7 @@
  * Drives one device's server in the loop: its client's socket, its work, its journal.
  */
 import { assert } from "../../errors.ts";
+import type { LatencyHistogram } from "../metrics/metric-memory.ts";
 import { Poll } from "../system/poll-set.ts";
 import type { System } from "../system/system.ts";
 import type { SavedServer } from "../vfio-user/saved-server.ts";
@@ -25,6 +26,8 @@ export interface DriverOptions {
   readonly custody: Custody;
   /** Told when the client has gone. */
   readonly closed: () => void;
+  /** Takes down how long messages wait, from the end of the loop's wait to the replies. */
+  readonly latency?: LatencyHistogram | null;
   readonly log: (line: string) => void;
 }
 
@@ -141,6 +144,8 @@ export class DeviceDriver implements Task {
       this.#options.closed();
       return;
     }
+    const { latency = null, loop, system } = this.#options;
+    if (latency !== null) latency.record(system.now() - loop.wokeAt);
     const connection = server.connection!;
     const events = (connection.wantsInput ? Poll.IN : 0) | (connection.wantsOutput ? Poll.OUT : 0);
     if (events !== this.#events) this.#watch?.set(events);

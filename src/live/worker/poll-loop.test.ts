@@ -28,6 +28,27 @@ describe("a poll loop", () => {
     expect(served).toEqual([0, 2, 0, 2]);
   });
 
+  it("takes down how long each turn kept others waiting", async () => {
+    const { kernel, system, loop } = simulated();
+    const times: number[] = [];
+    loop.turnTimes = { record: (us) => times.push(us) };
+    const event = system.createEvent("test");
+    const watch = loop.watch(
+      event,
+      Poll.IN,
+      () => {
+        kernel.now += 70;
+        system.drain(event);
+        loop.stop();
+      },
+      "slow",
+    );
+    system.signal(event);
+    await loop.run();
+    watch.close();
+    expect(times).toEqual([70]);
+  });
+
   it("reports what a handler throws, and serves the others", () => {
     const { system, loop, failures } = simulated();
     const events = [0, 1].map(() => system.createEvent("test"));

@@ -40,6 +40,10 @@ interface Place {
 export class PollLoop {
   /** Turns so far; who watches over the loop sees that it moves. */
   turns = 0;
+  /** When the last wait ended, on the system's clock: whoever is served has waited since then. */
+  wokeAt = 0;
+  /** Takes down how long each turn keeps everybody waiting, and each turn of Node's event loop. */
+  turnTimes: { record(microseconds: number): void } | null = null;
   readonly #system: System;
   readonly #failed: (name: string, error: unknown) => void;
   #set: PollSet;
@@ -105,15 +109,19 @@ export class PollLoop {
     while (!this.#isStopped) {
       this.turn(YIELD_US);
       const now = this.#system.now();
+      this.turnTimes?.record(now - this.wokeAt);
       if (now < yieldAt) continue;
-      yieldAt = now + YIELD_US;
       await new Promise((resume) => setImmediate(resume));
+      const resumed = this.#system.now();
+      this.turnTimes?.record(resumed - now);
+      yieldAt = resumed + YIELD_US;
     }
   }
 
   /** One turn: waits at most so long, serves what is ready, lets every task work. */
   turn(waitUsMax: number): void {
     const ready = this.#system.poll(this.#set, this.#timeout(waitUsMax));
+    this.wokeAt = this.#system.now();
     this.turns += 1;
     if (ready > 0) this.#serve(ready);
     this.#hasMore = false;

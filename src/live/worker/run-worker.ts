@@ -5,7 +5,7 @@
  * supervisor's, so this process may be killed at any moment and another goes on where it was.
  */
 import { assert, StackError } from "../../errors.ts";
-import type { MetricMemory } from "../metrics/metric-memory.ts";
+import type { LatencyHistogram, MetricMemory } from "../metrics/metric-memory.ts";
 import { openLinuxSystem } from "../system/linux-system.ts";
 import { Poll } from "../system/poll-set.ts";
 import type { System } from "../system/system.ts";
@@ -49,6 +49,8 @@ export interface WorkerContext {
 export interface WorkerDevice {
   readonly name: string;
   readonly server: VfioUserServer;
+  /** Takes down how long messages wait for their replies. */
+  readonly latency?: LatencyHistogram;
 }
 
 /** Makes the devices, in the order in which states are restored. */
@@ -154,7 +156,7 @@ export class Worker {
     this.loop.add({ dueUs: -1, work: () => this.#endTurn(journal) }, "end of turn");
   }
 
-  #drive({ name, server }: WorkerDevice, context: WorkerContext): void {
+  #drive({ name, server, latency }: WorkerDevice, context: WorkerContext): void {
     const driver = new DeviceDriver({
       system: this.#system,
       loop: this.loop,
@@ -164,6 +166,7 @@ export class Worker {
       custody: { keep: (fds, taken, end) => this.#keep(name, fds, taken, end) },
       closed: () => this.#post({ type: "closed", device: name }),
       log: context.log,
+      latency: latency ?? null,
     });
     this.#drivers.set(name, driver);
     driver.begin();
