@@ -17,7 +17,8 @@ import { DOORBELL_BYTES, NOTIFY_MULTIPLIER, VirtioBar } from "../../virtio/pci/l
 import { VirtioPci } from "../../virtio/pci/virtio-pci.ts";
 import { FileStore } from "../block/file-store.ts";
 import { Interrupts } from "../vfio-user/interrupts.ts";
-import { DoorbellRegion } from "../vfio-user/mappable-region.ts";
+import { MachineFiles } from "../vfio-user/machine-files.ts";
+import { createDoorbells, type DoorbellRegion } from "../vfio-user/mappable-region.ts";
 import { StageHost } from "../vfio-user/second-stage.ts";
 import { VfioUserServer } from "../vfio-user/server.ts";
 import type { WorkerContext, WorkerDevice } from "../worker/run-worker.ts";
@@ -38,7 +39,13 @@ interface Shared {
   readonly machine: LiveMachine;
   readonly context: WorkerContext;
   readonly tlb: IommuTlb | null;
+  readonly below: Below;
+}
+
+/** What is below a machine's devices: their second stages, and whose memory they may see. */
+interface Below {
   readonly stages: StageHost;
+  readonly files: MachineFiles;
 }
 
 /** Makes the devices of a machine; the virtio-iommu first, since a state is restored in order. */
@@ -46,24 +53,30 @@ export function assemble(machine: LiveMachine, context: WorkerContext): WorkerDe
   const { iommu, disks } = machine;
   const devices: PublishedDevice[] = [];
   let tlb: IommuTlb | null = null;
-  const stages = stagesOf(machine, context);
+  const { system, windows, log } = context;
+  const files = new MachineFiles(system, windows, log);
+  const below: Below = { stages: stagesOf(machine, context), files };
   if (iommu !== null) {
     const meter = new IommuMeter(context.metrics, iommu.name);
     const device = new VirtioIommuDevice(iommuSettings(machine, iommu), meter);
     tlb = new IommuTlb(device, meter);
-    devices.push(serveIommu(iommu, device, meter, context, stages));
+    devices.push(serveIommu(iommu, device, meter, context, below));
   }
-  for (const disk of disks) devices.push(serveDisk(disk, { machine, context, tlb, stages }));
+  for (const disk of disks) devices.push(serveDisk(disk, { machine, context, tlb, below }));
   const published =
     iommu === null || tlb === null ? null : { name: iommu.name, device: tlb.device };
+  context.loop.turnTimes = context.metrics.histogram("iommukit_turn_seconds", machine.name);
   context.loop.add(new Publisher(devices, published, context.metrics), "metrics");
   return devices;
 }
 
 /** The machine's second stages: a VFIO container for each device, with the policy of its memory. */
-function stagesOf({ ram, iommu, disks }: LiveMachine, { system }: WorkerContext): StageHost {
+function stagesOf(machine: LiveMachine, { system }: WorkerContext): StageHost {
+  const { ram, iommu, disks } = machine;
+  // The machine file says where memory is, not devices: they are beside the guest's first node.
+  const nodes = Math.max(1, new Set(machine.nodes.map(({ hostNode }) => hostNode ?? 0)).size);
   const devices = [...(iommu === null ? [] : [iommu]), ...disks].map(({ name }) => ({ name }));
-  return new StageHost({ policy: { kind: ram }, devices, now: () => system.now() });
+  return new StageHost({ policy: { kind: ram }, nodes, devices, now: () => system.now() });
 }
 
 function iommuSettings(machine: LiveMachine, { bypass }: LiveIommu) {
@@ -84,7 +97,7 @@ function serveIommu(
   device: VirtioIommuDevice,
   meter: IommuMeter,
   context: WorkerContext,
-  stages: StageHost,
+  below: Below,
 ): PublishedDevice {
   const { system, metrics } = context;
   const memory = new GuestMemory();
@@ -95,22 +108,22 @@ function serveIommu(
   const pci = new VirtioPci({ device: virtio, memory, interrupts, hasDoorbellPage });
   const metered = new MeteredIommu(pci, meter, metrics, name, () => system.now());
   const doorbells = page === null ? [] : [page];
-  return server(name, metered, memory, interrupts, context, stages, doorbells);
+  return server(name, metered, memory, interrupts, context, below, doorbells);
 }
 
 /** The page stays the same for each worker of the machine: QEMU has it mapped. */
 function doorbellPage(name: string, count: number, context: WorkerContext): DoorbellRegion {
-  const { system } = context;
-  const fd = context.sharedFile(`${name} doorbells`, DOORBELL_BYTES);
-  const request = { fd, offset: 0, bytes: DOORBELL_BYTES, access: "shared" } as const;
-  const mapping = fd < 0 ? fd : system.map(request, name);
-  assert(typeof mapping !== "number", "there is memory for a doorbell page");
+  const [index, bytes] = [VirtioBar.DOORBELL, DOORBELL_BYTES];
+  const fd = context.sharedFile(`${name} doorbells`, bytes);
   const slots = { first: 0, stride: NOTIFY_MULTIPLIER, width: 2, count } as const;
-  return new DoorbellRegion({ index: VirtioBar.DOORBELL, fd, slots }, mapping.buffer);
+  const made =
+    fd < 0 ? fd : createDoorbells(context.system, { index, bytes, slots, owner: name, fd });
+  assert(typeof made !== "number", "there is memory for a doorbell page");
+  return made.region;
 }
 
 function serveDisk(disk: LiveDisk, shared: Shared): PublishedDevice {
-  const { machine, context, tlb, stages } = shared;
+  const { machine, context, tlb, below } = shared;
   const { system, metrics } = context;
   const { name, kind, queues } = disk;
   const memory = new GuestMemory();
@@ -122,14 +135,14 @@ function serveDisk(disk: LiveDisk, shared: Shared): PublishedDevice {
   if (kind === "nvme") {
     const { words } = context.journal(name);
     const pci = new KeptNvme({ memory: seen, store, interrupts, queues, words });
-    const served = server(name, pci, memory, interrupts, context, stages);
+    const served = server(name, pci, memory, interrupts, context, below);
     pci.keep = () => served.server.keep();
     return served;
   }
   const device = new VirtioBlk({ store, queueCount: queues });
   const isExpress = disk.slot.port !== null;
   const pci = new VirtioPci({ device, memory: seen, interrupts, isExpress });
-  return server(name, pci, memory, interrupts, context, stages);
+  return server(name, pci, memory, interrupts, context, below);
 }
 
 function storeOf({ backing, isReadOnly, name }: LiveDisk, context: WorkerContext): BlockStore {
@@ -145,18 +158,19 @@ function server(
   memory: GuestMemory,
   interrupts: Interrupts,
   context: WorkerContext,
-  stages: StageHost,
+  below: Below,
   doorbells: readonly DoorbellRegion[] = [],
 ): PublishedDevice {
-  const { system, windows, log } = context;
+  const { system, log } = context;
   const journal = context.journal(name);
-  const stage = stages.stageOf(name, memory);
+  const stage = below.stages.stageOf(name, memory);
   return {
     name,
     stage,
+    latency: context.metrics.histogram("iommukit_message_seconds", name),
     server: new VfioUserServer({
       system,
-      files: windows,
+      files: below.files.of(name),
       function: pci,
       interrupts,
       memory,
