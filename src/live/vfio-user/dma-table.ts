@@ -54,6 +54,18 @@ export interface DmaListener {
   work?(): boolean;
 }
 
+/** Keeps regions where they outlive this process, each under the number of its slot. */
+export interface RegionKeeper {
+  /** Slots there are. */
+  readonly slotsMax: number;
+  /** Called once in a message, like the next two: a change counts when the message does. */
+  put(slot: number, region: SavedRegion): void;
+  remove(slot: number): void;
+  clear(): void;
+  /** Gives everything that is kept. */
+  load(take: (slot: number, region: SavedRegion) => void): void;
+}
+
 /** What a table is made of. */
 export interface DmaTableOptions {
   readonly system: Pick<System, "status" | "close">;
@@ -63,6 +75,7 @@ export interface DmaTableOptions {
   /** {@link Limit.DMA_REGIONS} without it. */
   readonly regionsMax?: number;
   readonly listener?: DmaListener | null;
+  readonly keeper?: RegionKeeper | null;
 }
 
 /** A file, by the first descriptor that came for it. */
@@ -87,7 +100,7 @@ export class DmaTable {
   readonly #options: DmaTableOptions;
   readonly #index: RangeMap;
   readonly #regions: (Region | undefined)[] = [];
-  readonly #freeSlots: number[] = [];
+  #freeSlots: number[] = [];
   readonly #files = new Map<string, SharedFile>();
   #reachablePages = 0;
 
@@ -144,7 +157,12 @@ export class DmaTable {
       return Errno.OK;
     }
     if (this.#index.overlaps(pfn, 0, pfn + pages - 1, 0xfff)) return Errno.EEXIST;
-    return this.#insert(wanted, key);
+    const slot = this.#freeSlots.at(-1) ?? this.#regions.length;
+    const { keeper = null } = this.#options;
+    if (keeper !== null && slot >= keeper.slotsMax) return Errno.EINVAL;
+    const errno = this.#insert(wanted, key, slot);
+    if (errno === Errno.OK) keeper?.put(slot, this.#regions[slot]!);
+    return errno;
   }
 
   /** DMA_UNMAP of one region. @returns ENOENT when the range is not exactly one */
@@ -154,6 +172,7 @@ export class DmaTable {
     const slot = this.#exact(pfn, Number(size >> 12n));
     if (slot === null) return Errno.ENOENT;
     this.#remove(slot);
+    this.#options.keeper?.remove(slot);
     return Errno.OK;
   }
 
@@ -162,6 +181,14 @@ export class DmaTable {
     for (let slot = 0; slot < this.#regions.length; slot += 1) {
       if (this.#regions[slot] !== undefined) this.#remove(slot);
     }
+    this.#regions.length = 0;
+    this.#freeSlots = [];
+    this.#options.keeper?.clear();
+  }
+
+  /** Descriptors of files that regions show. */
+  get descriptors(): number[] {
+    return [...this.#files.values()].map(({ fd }) => fd);
   }
 
   /** What is mapped, by address. */
@@ -182,17 +209,27 @@ export class DmaTable {
    */
   restore(saved: readonly SavedRegion[]): void {
     assert(this.count === 0, "a new table takes over");
-    for (const region of saved) {
-      const key = region.fd < 0 ? null : this.#keyOf(region.fd, region.flags);
-      const errno = typeof key === "number" ? key : this.#insert(region, key);
-      if (errno === Errno.OK) continue;
-      throw new StackError({
-        code: "live/state",
-        kind: "input",
-        message: `Memory of the virtual machine at ${addressOf(region.pfn)} cannot be had again`,
-        hint: "the descriptors of its memory have to be passed on with the state",
-      });
-    }
+    for (const [slot, region] of saved.entries()) this.#restore(slot, region);
+  }
+
+  /** As {@link restore}, of what was kept region by region. */
+  restoreKept(): void {
+    assert(this.count === 0, "a new table takes over");
+    this.#options.keeper?.load((slot, region) => this.#restore(slot, region));
+    for (let slot = this.#regions.length - 1; slot >= 0; slot -= 1)
+      if (this.#regions[slot] === undefined) this.#freeSlots.push(slot);
+  }
+
+  #restore(slot: number, region: SavedRegion): void {
+    const key = region.fd < 0 ? null : this.#keyOf(region.fd, region.flags);
+    const errno = typeof key === "number" ? key : this.#insert(region, key, slot);
+    if (errno === Errno.OK) return;
+    throw new StackError({
+      code: "live/state",
+      kind: "input",
+      message: `Memory of the virtual machine at ${addressOf(region.pfn)} cannot be had again`,
+      hint: "the descriptors of its memory have to be passed on with the state",
+    });
   }
 
   /** Lets go of all memory, and of no descriptor: somebody else goes on with them. */
@@ -219,21 +256,20 @@ export class DmaTable {
     return index.valuePfn(at);
   }
 
-  #insert(wanted: SavedRegion, key: string | null): number {
+  #insert(wanted: SavedRegion, key: string | null, slot: number): number {
     const { pfn, pages } = wanted;
     const hold = key === null ? null : this.#hold(wanted);
     if (typeof hold === "number") return hold;
-    const slot = this.#freeSlots.pop() ?? this.#regions.length;
     const inserted = this.#index.insert(pfn, 0, pfn + pages - 1, 0xfff, slot, 0, 0);
     const errno =
       inserted === RangeInsert.OK ? this.#show(wanted, key, hold) : (Errno.EINVAL as number);
     if (errno !== Errno.OK) {
       if (inserted === RangeInsert.OK) this.#index.removeContained(pfn, 0, pfn + pages - 1, 0xfff);
-      this.#freeSlots.push(slot);
       hold?.release();
       return errno;
     }
     const file = key === null ? null : this.#useFile(key, wanted.fd);
+    if (this.#freeSlots.at(-1) === slot) this.#freeSlots.pop();
     this.#regions[slot] = { ...wanted, fd: file?.fd ?? -1, file, hold };
     this.revision += 1;
     return Errno.OK;

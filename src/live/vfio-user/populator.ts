@@ -5,8 +5,11 @@
 import type { FileHold } from "./ports.ts";
 
 const PAGE_BYTES = 4096;
-/** Pages of one turn: a fraction of a millisecond where each has to be cleared. */
+/** Pages of one turn at most, and when it ends before that: where each has to be cleared first. */
 const TURN_PAGES = 128;
+const TURN_US = 200;
+/** Pages between two looks at the clock. */
+const STEP_PAGES = 8;
 
 interface Task {
   readonly hold: FileHold;
@@ -48,12 +51,14 @@ export class Populator {
     if (this.#tasks.length === 0) return false;
     const start = this.#now();
     let left = TURN_PAGES;
-    while (left > 0 && this.#tasks.length > 0) {
-      const task = this.#tasks[0]!;
+    while (left > 0 && this.#now() - start <= TURN_US) {
+      const [task] = this.#tasks;
+      if (task === undefined) break;
       const piece = task.hold.pieces[task.piece];
       if (piece === undefined) this.#tasks.shift();
       else {
-        const end = Math.min(piece.bytes, task.done + left * PAGE_BYTES);
+        const step = Math.min(left, STEP_PAGES) * PAGE_BYTES;
+        const end = Math.min(piece.bytes, task.done + step);
         const bytes = new Uint8Array(piece.buffer, piece.byteOffset, piece.bytes);
         for (let at = task.done; at < end; at += PAGE_BYTES) this.sum += bytes[at]!;
         left -= Math.ceil((end - task.done) / PAGE_BYTES);

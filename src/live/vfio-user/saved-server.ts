@@ -12,6 +12,7 @@ import type { ClientCapabilities } from "./version.ts";
 export interface SavedServer {
   /** Null before VERSION. */
   readonly client: ClientCapabilities | null;
+  /** Empty where regions are kept one by one. */
   readonly regions: readonly SavedRegion[];
   readonly interrupts: SavedInterrupts;
   /** What the function gave. */

@@ -22,7 +22,7 @@ import { sizeText } from "../../units.ts";
 import type { System } from "../system/system.ts";
 import { type CommandTarget, commandRules } from "./commands.ts";
 import { Connection, type MessageHandler } from "./connection.ts";
-import { type DmaListener, DmaTable } from "./dma-table.ts";
+import { type DmaListener, DmaTable, type RegionKeeper } from "./dma-table.ts";
 import type { Interrupts } from "./interrupts.ts";
 import type { DoorbellRegion } from "./mappable-region.ts";
 import type { Message } from "./message.ts";
@@ -52,7 +52,11 @@ export interface ServerOptions {
   readonly listener?: DmaListener;
   readonly regionsMax?: number;
   /** Keeps the state where it outlives this process; called before a change counts. */
-  readonly journal?: { keep(state: SavedServer): void };
+  readonly journal?: {
+    keep(state: SavedServer): void;
+    /** Keeps regions one by one; without it they are part of the state. */
+    readonly regions?: RegionKeeper;
+  };
 }
 
 /** Turns in which nothing is done after memory went: it may be on its way back (U52). */
@@ -90,7 +94,8 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     this.name = options.name;
     this.doorbells = options.doorbells ?? [];
     const limit = regionsMax === undefined ? {} : { regionsMax };
-    this.dma = new DmaTable({ system, files, memory, listener, ...limit });
+    const keeper = options.journal?.regions ?? null;
+    this.dma = new DmaTable({ system, files, memory, listener, keeper, ...limit });
     this.accesses = new RegionAccesses(options.function);
     assert(
       this.interrupts.vectorsOf(2) >= this.function.vectors,
@@ -111,7 +116,8 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
   /** Changes with everything that {@link save} holds but the streams' positions. */
   get revision(): number {
     const { dma, interrupts } = this;
-    return dma.revision + interrupts.revision + this.function.revision + this.#sessions;
+    const regions = this.#options.journal?.regions === undefined ? dma.revision : 0;
+    return regions + interrupts.revision + this.function.revision + this.#sessions;
   }
 
   /** A client was accepted. */
@@ -146,6 +152,8 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     this.reset();
     this.dma.clear();
     this.interrupts.clear();
+    // Before the stream forgets where it was: what is kept of regions goes by that.
+    this.#keep(connection.memory);
     connection.close();
     this.#settleTurns = 0;
     this.#keep(connection.memory);
@@ -240,7 +248,7 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     const connection = this.#connection;
     return {
       client: this.client,
-      regions: this.dma.save(),
+      regions: this.#options.journal?.regions === undefined ? this.dma.save() : [],
       interrupts: this.interrupts.save(),
       function: this.function.save(),
       stream: connection?.memory.next ?? null,
@@ -257,7 +265,8 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     assert(this.#connection === null, "a new server takes over");
     const { state, transport, storage, carried = [] } = options;
     this.client = state.client;
-    this.dma.restore(state.regions);
+    if (this.#options.journal?.regions === undefined) this.dma.restore(state.regions);
+    else this.dma.restoreKept();
     const isFit = this.interrupts.restore(state.interrupts);
     if (!isFit) {
       throw new StackError({

@@ -82,6 +82,7 @@ export class DeviceDriver implements Task {
    */
   resume(fd: number, kept: readonly Kept[]): void {
     const { journal, system } = this.#options;
+    journal.regions.settle();
     const state = journal.state() as SavedServer | null;
     if (state === null) {
       for (const { number } of kept) system.close(number);
@@ -154,10 +155,11 @@ export class DeviceDriver implements Task {
 
   /** Closes what was in custody although nobody needs it: its message had been dealt with. */
   #closeUnused(kept: readonly Kept[]): void {
-    const { regions, interrupts, carriers } = this.server.save();
+    const { dma, interrupts } = this.server;
+    const { carriers } = this.server.connection!.writer;
     const used = new Set([
-      ...regions.map(({ fd }) => fd),
-      ...interrupts.fds.flat(),
+      ...dma.descriptors,
+      ...interrupts.save().fds.flat(),
       ...carriers.map(({ fd }) => fd),
       ...this.server.connection!.assembler.carried.flatMap(({ fds }) => fds),
     ]);

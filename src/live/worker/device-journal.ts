@@ -4,7 +4,8 @@
  * what happened since that state.
  *
  * Everything that changes in several words is written beside what is in force, and one store puts
- * it in force. Layout, from the start: words, slots, hot words, two logs, two states, stream.
+ * it in force. Layout, from the start: words, slots, hot words, two logs, two states, stream,
+ * regions.
  */
 import { assert } from "../../errors.ts";
 import { type MemoryView, viewOf } from "../../memory/memory-view.ts";
@@ -17,6 +18,7 @@ import {
   WORDS,
 } from "../vfio-user/stream-memory.ts";
 import { CallRecord } from "./call-record.ts";
+import { REGION_JOURNAL_BYTES, RegionJournal } from "./region-journal.ts";
 
 const PAGE = 4096;
 const STATE_BYTES = 2 ** 24;
@@ -39,6 +41,7 @@ const At = (() => {
     STATES: take(2 * STATE_BYTES),
     INPUT: take(INPUT_BYTES),
     OUTPUT: take(OUTPUT_BYTES),
+    REGIONS: take(REGION_JOURNAL_BYTES),
     END: take(0),
   };
 })();
@@ -73,6 +76,8 @@ export class DeviceJournal {
   /** For things where the last value counts, such as doorbells: the function's own variables. */
   readonly words: Uint32Array;
   readonly log: RecordLog;
+  /** The client's memory, which is not part of the state. */
+  readonly regions: RegionJournal;
   readonly received: CallRecord;
   readonly sent: CallRecord;
   /** Why the state could not be kept, or null. */
@@ -91,6 +96,7 @@ export class DeviceJournal {
       output: viewOf(buffer, base + At.OUTPUT, OUTPUT_BYTES),
       words: new Int32Array(buffer, base + At.WORDS + Word.STREAM * 4, WORDS),
     };
+    this.regions = new RegionJournal(buffer, base + At.REGIONS, this.storage.words);
     const slots = [0, 1, 2, 3].map((n) => new MessageSlot(mapping, At.SLOTS + n * SLOT_BYTES));
     const record = (word: number, first: number) =>
       new CallRecord(
@@ -148,6 +154,7 @@ export class DeviceJournal {
     new Uint8Array(buffer, byteOffset + At.SLOTS, At.HOT - At.SLOTS).fill(0);
     this.#words.fill(0);
     this.words.fill(0);
+    this.regions.forget();
   }
 
   #log(): { readonly start: number; readonly endWord: number } | null {
