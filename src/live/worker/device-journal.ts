@@ -21,7 +21,12 @@ import { CallRecord } from "./call-record.ts";
 import { REGION_JOURNAL_BYTES, RegionJournal } from "./region-journal.ts";
 
 const PAGE = 4096;
-const STATE_BYTES = 2 ** 24;
+/** A million mappings of a virtio-iommu, and everything else. */
+const STATE_BYTES = 2 ** 26;
+/** Lists of numbers from here on are kept as they are, not as text. */
+const BULK_MIN = 64;
+/** What stands in the text for a list of numbers: where it begins and how many there are. */
+const BULK_KEY = "$numbers";
 const LOG_BYTES = 2 ** 22;
 /** Words that a function may keep what it wants in. */
 export const HOT_WORDS = 8192;
@@ -57,6 +62,8 @@ const Word = {
   STATE: WORDS,
   STATE_BYTES: WORDS + 1,
   LOG_END: WORDS + 3,
+  /** Numbers that lie before the text. */
+  BULK: WORDS + 5,
   RECEIVE: WORDS + 8,
   SEND: WORDS + 32,
 } as const;
@@ -123,18 +130,24 @@ export class DeviceJournal {
    */
   keep(state: unknown): void {
     const next = this.#words[Word.STATE] === 1 ? 2 : 1;
-    const area = new Uint8Array(
-      this.#mapping.buffer,
-      this.#mapping.byteOffset + At.STATES + (next - 1) * STATE_BYTES,
-      STATE_BYTES,
-    );
-    const text = JSON.stringify(state);
-    const { read, written } = new TextEncoder().encodeInto(text, area);
+    const { buffer } = this.#mapping;
+    const start = this.#mapping.byteOffset + At.STATES + (next - 1) * STATE_BYTES;
+    const numbers = new Float64Array(buffer, start, STATE_BYTES / 8);
+    let bulk = 0;
+    const text = JSON.stringify(state, (_, value: unknown) => {
+      if (!isBulk(value) || bulk + value.length > numbers.length) return value;
+      numbers.set(value, bulk);
+      bulk += value.length;
+      return { [BULK_KEY]: [bulk - value.length, value.length] };
+    });
+    const room = new Uint8Array(buffer, start + bulk * 8, STATE_BYTES - bulk * 8);
+    const { read, written } = new TextEncoder().encodeInto(text, room);
     const isWhole = read === text.length;
     this.overflow = isWhole
       ? null
-      : `its state of ${text.length} bytes is too large for the journal`;
+      : `its state of ${bulk * 8 + text.length} bytes is too large for the journal`;
     this.#words[Word.STATE_BYTES + next - 1] = written;
+    this.#words[Word.BULK + next - 1] = bulk;
     this.#words[Word.LOG_END + next - 1] = 0;
     Atomics.store(this.#words, Word.STATE, isWhole ? next : 0);
   }
@@ -145,7 +158,14 @@ export class DeviceJournal {
     if (which === 0) return null;
     const start = this.#mapping.byteOffset + At.STATES + (which - 1) * STATE_BYTES;
     const bytes = this.#words[Word.STATE_BYTES + which - 1]!;
-    return JSON.parse(new TextDecoder().decode(new Uint8Array(this.#mapping.buffer, start, bytes)));
+    const bulk = this.#words[Word.BULK + which - 1]!;
+    const { buffer } = this.#mapping;
+    const numbers = new Float64Array(buffer, start, bulk);
+    const text = new TextDecoder().decode(new Uint8Array(buffer, start + bulk * 8, bytes));
+    return JSON.parse(text, (_, value: { readonly [BULK_KEY]?: readonly [number, number] }) => {
+      const place = value?.[BULK_KEY];
+      return place === undefined ? value : [...numbers.subarray(place[0], place[0] + place[1])];
+    });
   }
 
   /** Forgets everything: the next client begins anew. */
@@ -190,4 +210,11 @@ export class DeviceJournal {
       at += 4 + ((bytes + 3) & ~3);
     }
   }
+}
+
+/** Whether a value is a long list of nothing but numbers. */
+function isBulk(value: unknown): value is readonly number[] {
+  if (!Array.isArray(value) || value.length < BULK_MIN) return false;
+  for (const each of value) if (typeof each !== "number") return false;
+  return true;
 }

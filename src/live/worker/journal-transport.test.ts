@@ -108,10 +108,21 @@ describe("a device's journal", () => {
     expect(journal.log.append(input, 0, 28)).toBe(true);
   });
 
+  it("keeps long lists of numbers beside the text, and gives them back in their places", () => {
+    const journal = make().open();
+    const long = Array.from({ length: 500 }, (_, index) => 2 ** 45 + index / 2);
+    const mixed = [...long, "text"];
+    const state = { long, nested: [{ long: [...long].reverse() }, long.slice(0, 5)], mixed };
+    journal.keep(state);
+    expect(journal.state()).toEqual(state);
+    journal.keep({ none: [] });
+    expect(journal.state()).toEqual({ none: [] });
+  });
+
   it("has no state rather than half of one that is too large", () => {
     const journal = make().open();
     journal.keep({ small: true });
-    journal.keep({ large: "x".repeat(17 * 2 ** 20) });
+    journal.keep({ large: "x".repeat(65 * 2 ** 20) });
     expect(journal.overflow).toContain("too large");
     expect(journal.state()).toBe(null);
     journal.keep({ small: true });
