@@ -107,6 +107,7 @@ describe("options", () => {
       runtimeUs: null,
       isTimeBased: false,
       thinkUs: 0,
+      thinkBlocks: 1,
       rateIops: null,
     });
   });
@@ -128,6 +129,17 @@ describe("options", () => {
       { bytes: 65_536, percent: 50 },
       { bytes: 32_768, percent: 40 },
     ]);
+  });
+
+  it.each([
+    ["100", 100],
+    ["100us", 100],
+    ["1ms", 1000],
+    ["2msec", 2000],
+    ["3s", 3e6],
+    ["1m", 60e6],
+  ])("read thinktime=%s as %d us", (value, us) => {
+    expect(job(`thinktime=${value}`).thinkUs).toBe(us);
   });
 
   it("let the later of rwmixread and rwmixwrite win", () => {

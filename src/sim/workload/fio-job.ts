@@ -16,6 +16,8 @@ import { type BlockShare, countValue, durationValue, sizeValue, splitValue } fro
 export const PROCESSES_MAX = 4096;
 /** Requests that a process may have in flight. */
 export const IO_DEPTH_MAX = 65_536;
+/** A quarter of an hour. */
+const THINK_US_MAX = 9e8;
 
 /** One section of a job file. */
 export interface FioJob {
@@ -39,8 +41,9 @@ export interface FioJob {
   readonly rampUs: number;
   /** Whether it starts over until the time is up. */
   readonly isTimeBased: boolean;
-  /** Pause after each request, microseconds. */
+  /** Pause of a process, microseconds, and after how many requests; none is in flight then. */
   readonly thinkUs: number;
+  readonly thinkBlocks: number;
   /** Requests a second of one process at most; null for no bound. */
   readonly rateIops: number | null;
   readonly filename: string | null;
@@ -153,8 +156,8 @@ class JobReader {
       runtimeUs: runtimeUs === 0 ? null : runtimeUs,
       rampUs: this.#duration("ramp_time") ?? 0,
       isTimeBased,
-      // A number alone is microseconds here, unlike in a duration.
-      thinkUs: this.#count("thinktime", 0, 0, 1e9),
+      thinkUs: this.#thinkUs(),
+      thinkBlocks: this.#count("thinktime_blocks", 1, 1, 2 ** 31 - 1),
       rateIops: this.#rate(),
       filename: this.#options.get("filename")?.value ?? null,
     };
@@ -283,6 +286,15 @@ class JobReader {
   #duration(name: ModelledOption): number | null {
     const option = this.#options.get(name);
     return option === undefined ? null : durationValue(option, this.#text(option));
+  }
+
+  #thinkUs(): number {
+    const option = this.#options.get("thinktime");
+    if (option === undefined) return 0;
+    const us = durationValue(option, this.#text(option), "us");
+    if (us <= THINK_US_MAX) return us;
+    const message = `thinktime is at most ${THINK_US_MAX} us, not ${us}`;
+    throw problem("out-of-range", message, option.valueAt);
   }
 
   #count(name: ModelledOption, usual: number, min: number, max: number): number {

@@ -101,6 +101,24 @@ describe("a simulated fio run", () => {
 });
 
 describe("metamorphic: a changed machine changes the result as it must", () => {
+  it.each([
+    ["", 1],
+    ["thinktime_blocks=8\n", 8],
+  ])(
+    "thinktime is of a process: at depth 64, %j ends at %d requests each pause",
+    (more, blocks) => {
+      const text = `${PAGES}\nrw=randread\nthinktime=1ms\n${more}`;
+      const result = run("passthrough", text);
+      // A pause, and meanwhile the disk has nothing; then the blocks side by side.
+      const perRound = rate(result) * 0.001;
+      expect(perRound).toBeGreaterThan(blocks * 0.88);
+      expect(perRound).toBeLessThan(blocks);
+      expect(result.latency.mean).toBeLessThan(110e6);
+      const two = run("passthrough", `${text}numjobs=2\n`);
+      expect(rate(two) / rate(result)).toBeCloseTo(2, 1);
+    },
+  );
+
   it("a kick that costs nothing makes strict as fast as lazy", () => {
     const free = { prices: prices.with([price("virtqueueKick", LOCK, 0)]) };
     const strict = rate(run("strict", PAGES, free));

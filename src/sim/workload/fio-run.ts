@@ -27,6 +27,7 @@ import type { FioJob } from "./fio-job.ts";
 import type { BlockShare } from "./job-values.ts";
 import { RequestPart, RequestTime, type WhereTime } from "./request-time.ts";
 import type { SliceRecorder } from "./slices.ts";
+import { ThinkingProcess } from "./thinking.ts";
 
 /** The machine that jobs run on. */
 export interface FioMachine {
@@ -97,6 +98,8 @@ const PS_PER_NS = 1000;
 
 interface Slot {
   readonly job: FioJob;
+  /** The pauses of its process; null when it makes none. */
+  readonly thinking: ThinkingProcess | null;
   readonly cpu: number;
   readonly lists: Map<number, ScatterList>;
   readonly frames: Float64Array;
@@ -225,13 +228,14 @@ class FioRun {
         0,
       );
       for (let clone = 0; clone < job.processes; clone += 1) {
+        const thinking = job.thinkUs === 0 ? null : new ThinkingProcess(job.thinkBlocks);
         for (let depth = 0; depth < job.depth; depth += 1) {
           const frames = buffers.frames(largest);
           const list = segmentsOf(frames, largest);
           const lists = new Map([[largest, list]]);
           const cpu = cpus[process % cpus.length]!;
           const rest = { list, bytes: largest, isWrite: false, since: 0, mark: 0 };
-          this.#slots.push({ job, cpu, frames, lists, phase: "map", ...rest });
+          this.#slots.push({ job, thinking, cpu, frames, lists, phase: "map", ...rest });
         }
         process += 1;
       }
@@ -246,6 +250,7 @@ class FioRun {
     const completePs = Math.round(completeNs * PS_PER_NS);
     const submit = engine.define((index) => {
       const slot = this.#slots[index]!;
+      if (slot.thinking?.mayBegin(index) === false) return;
       this.#draw(slot);
       slot.since = engine.now;
       slot.mark = engine.now;
@@ -280,7 +285,11 @@ class FioRun {
       const slot = this.#slots[index]!;
       this.#leaveCpu(slot);
       this.#count(slot, index);
-      engine.after(slot.job.thinkUs * 1e6, submit, index);
+      if (slot.thinking?.complete() === true) engine.after(slot.job.thinkUs * 1e6, awake, index);
+      engine.after(0, submit, index);
+    });
+    const awake = engine.define((index) => {
+      for (const each of this.#slots[index]!.thinking!.awake()) engine.after(0, submit, each);
     });
     return submit;
   }

@@ -23,6 +23,7 @@ export type ModelledOption =
   | "direct"
   | "buffered"
   | "thinktime"
+  | "thinktime_blocks"
   | "rate_iops"
   | "stonewall"
   | "group_reporting"
@@ -79,6 +80,7 @@ const classes = new Map<string, OptionClass>([
   ["direct", modelled("direct")],
   ["buffered", modelled("buffered")],
   ["thinktime", modelled("thinktime")],
+  ["thinktime_blocks", modelled("thinktime_blocks")],
   ["rate_iops", modelled("rate_iops")],
   ["stonewall", modelled("stonewall")],
   ["wait_for_previous", modelled("stonewall")],
@@ -118,7 +120,9 @@ const classes = new Map<string, OptionClass>([
   ["sync", ignored("flushes are not issued")],
   ["verify", ignored("data is not verified")],
   ["do_verify", ignored("data is not verified")],
-  ["thinktime_blocks", ignored("a job thinks after each request")],
+  ["thinktime_blocks_type", ignored("requests are counted when they are issued")],
+  ["thinktime_spin", ignored("all of thinktime is slept, and the CPU is free meanwhile")],
+  ["thinktime_iotime", ignored("a process thinks after thinktime_blocks requests")],
   ["rate_min", ignored("no bound on the rate is checked")],
   ["rate_iops_min", ignored("no bound on the rate is checked")],
   ["rate_process", ignored("requests come at even distances")],

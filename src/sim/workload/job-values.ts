@@ -10,9 +10,8 @@ import { problem, shown } from "./job-lines.ts";
 
 const POWERS = ["", "k", "m", "g", "t", "p"];
 
-/** Units of a duration, in microseconds; none means seconds. */
+/** Units of a duration, in microseconds. */
 const microseconds = new Map([
-  ["", 1e6],
   ["d", 86_400e6],
   ["h", 3600e6],
   ["m", 60e6],
@@ -42,13 +41,17 @@ export function sizeValue(option: JobOption, text: string, kiloBase: number): nu
   return bounded(option, bytes, 0, Number.MAX_SAFE_INTEGER);
 }
 
-/** A duration in microseconds. */
-export function durationValue(option: JobOption, text: string): number {
+/**
+ * A duration in microseconds.
+ *
+ * @param usual - the unit of a number alone, which is not the same for all options
+ */
+export function durationValue(option: JobOption, text: string, usual: "s" | "us" = "s"): number {
   const match = /^(\d+)([a-z]*)$/i.exec(text);
-  const unit = match === null ? undefined : microseconds.get(match[2]!.toLowerCase());
+  const unit = match === null ? undefined : microseconds.get(match[2]!.toLowerCase() || usual);
   if (match === null || unit === undefined) {
     throw problem("bad-time", `${option.name} is no duration: ${shown(text)}`, option.valueAt, {
-      hint: "fio's units are d, h, m, s, ms and us; a number alone is in seconds",
+      hint: `fio's units are d, h, m, s, ms and us; a number alone is in ${usual}`,
     });
   }
   return bounded(option, Number(match[1]) * unit, 0, Number.MAX_SAFE_INTEGER);
