@@ -4,7 +4,7 @@ import { suggestion } from "../config/nearest.ts";
 import type { Scenario } from "../config/read-profile.ts";
 import type { YamlSource } from "../config/yaml-source.ts";
 import type { Policy } from "../dma/policy.ts";
-import { StackError } from "../errors.ts";
+import { type Position, StackError } from "../errors.ts";
 import { openFile, STDIN_PATH } from "../recording/node/file-source.ts";
 import { profileNamed, profileNames } from "../sim/profiles/catalog.ts";
 import type { MachineProfile } from "../sim/profiles/machine-profile.ts";
@@ -36,6 +36,8 @@ export type RunInput = JobsInput | { readonly kind: "study"; readonly source: Ya
 export interface JobsInput {
   readonly kind: "jobs";
   readonly profile: MachineProfile;
+  /** Where it is described; null for one that is built in. */
+  readonly machineAt: Position | null;
   readonly workload: FioWorkload;
   readonly policies: readonly Policy[] | null;
   readonly seed: number | null;
@@ -59,7 +61,9 @@ export async function readInput(file: string, flags: RunFlags): Promise<RunInput
   }
   const profile = await machineNamed(flags.machine, null);
   const workload = fioJobs(text, name, sectionsOf(flags));
-  return { kind: "jobs", profile, workload, policies: null, seed: null, timeNs: null, cpus: null };
+  const machineAt = placeOf(flags.machine);
+  const unsaid = { policies: null, seed: null, timeNs: null, cpus: null };
+  return { kind: "jobs", profile, machineAt, workload, ...unsaid };
 }
 
 async function readScenario(text: string, file: string, flags: RunFlags): Promise<RunInput> {
@@ -91,6 +95,8 @@ async function readScenario(text: string, file: string, flags: RunFlags): Promis
   return {
     kind: "jobs",
     profile,
+    machineAt:
+      flags.machine === undefined ? source.positionOf(["machine"]) : placeOf(flags.machine),
     workload,
     policies,
     seed,
@@ -128,6 +134,11 @@ export async function machineNamed(
   const text = await readText(path, path);
   const { profileFromYaml } = await import("../config/read-profile.ts");
   return profileFromYaml(text, path);
+}
+
+/** Where a machine of that name is described. */
+function placeOf(machine: string): Position | null {
+  return profileNamed(machine) === undefined ? { file: machine } : null;
 }
 
 function sectionsOf(flags: RunFlags): readonly string[] | undefined {

@@ -57,6 +57,23 @@ const examples = {
 const kinds = Object.keys(examples) as (keyof typeof examples)[];
 
 describe("iommukit run of devices' workloads", () => {
+  it.each([
+    ["window", "{ like: broadwell, up: { latencyNs: 100, bytesPerSecond: 1 } }", "{ bytes: 1MiB }"],
+    ["window", "{ like: broadwell, memoryNs: 1e12 }", "{ bytes: 1MiB, single: true }"],
+    [
+      "vmStart",
+      "{ like: vm-host, startNs: 1e12, prices: { map: [{ step: pagePin, unitNs: 1e12 }] } }",
+      "{ ram: { bytes: 1GiB } }",
+    ],
+  ])("%s on the machine %s is refused or does not settle", async (kind, machine, body) => {
+    const text = `machine: ${machine}\nworkload: { ${kind}: ${body} }\n`;
+    const path = scenario("slow.yaml", text);
+    const { status, stderr } = await run(path);
+    expect([1, 2]).toContain(status);
+    if (status === 2) expect(stderr).toContain(`${path}:2:10: the run would take more than 2^53`);
+    else expect(stderr).toContain("no steady state");
+  });
+
   it.each(kinds)("%s prints figures, where the time went, and what would help", async (kind) => {
     const { status, stdout, stderr } = await run(examples[kind]);
     expect([status, stderr]).toEqual([0, ""]);

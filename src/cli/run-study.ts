@@ -5,6 +5,7 @@ import { StackError } from "../errors.ts";
 import { type StudyResult, studyCsv, studyJson } from "../report/study-result.ts";
 import { renderStudy } from "../report/study-text.ts";
 import { compareStudy, type Study } from "../sim/study/study.ts";
+import { placed } from "./placed.ts";
 import { Exit } from "./problem.ts";
 import type { RunFlags } from "./run-input.ts";
 import type { Terminal } from "./terminal.ts";
@@ -25,7 +26,9 @@ export async function runStudy(
     policies: flags.policy ?? null,
     seed: flags.seed ?? null,
   });
-  const rows = compareStudy(study, (what) => terminal.progress(what, null));
+  const rows = placed(source.positionOf(["machine"]), () =>
+    compareStudy(study, (what) => terminal.progress(what, null)),
+  );
   const { kind, title, picture } = study;
   const result = { machine: { ...machine, picture }, seed, kind, title, rows };
   if (flags.perfetto !== undefined) await writeTimeline(flags.perfetto, timelinesOf(study, result));

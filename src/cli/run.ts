@@ -8,6 +8,7 @@ import { machineOf } from "../sim/profiles/machine-profile.ts";
 import { fioPicture } from "../sim/study/pictures.ts";
 import { type ComparisonOptions, comparePolicies } from "../sim/workload/compare-policies.ts";
 import type { FioWorkload, JobWarning } from "../sim/workload/fio-job.ts";
+import { placed } from "./placed.ts";
 import { Exit } from "./problem.ts";
 import { type JobsInput, machineNamed, type RunFlags, readInput } from "./run-input.ts";
 import type { Terminal } from "./terminal.ts";
@@ -62,7 +63,10 @@ async function runJobs(input: JobsInput, flags: RunFlags, terminal: Terminal): P
   const groups = comparisons.map(
     (options): RunGroup => ({
       jobs: options.jobs.map(({ name, processes, depth }) => ({ name, processes, depth })),
-      rows: comparePolicies(options).map((outcome) => ({ outcome, machine })),
+      rows: placed(input.machineAt, () => comparePolicies(options)).map((outcome) => ({
+        outcome,
+        machine,
+      })),
     }),
   );
   const { name, about } = profile;

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { AssertionError } from "../errors.ts";
+import { AssertionError, StackError } from "../errors.ts";
 import { Engine, TIME_MAX } from "./engine.ts";
 
 describe("engine", () => {
@@ -126,7 +126,7 @@ describe("engine", () => {
     engine.at(100, nothing);
     engine.run();
     expect(() => engine.at(99, nothing)).toThrow(AssertionError);
-    expect(() => engine.at(TIME_MAX + 2, nothing)).toThrow(AssertionError);
+    expect(() => engine.at(TIME_MAX + 2, nothing)).toThrow(StackError);
     expect(() => engine.after(Number.NaN, nothing)).toThrow(AssertionError);
     expect(() => engine.after(-1, nothing)).toThrow(AssertionError);
   });

@@ -12,7 +12,7 @@
  *     engine.after(0, tick, 3);
  *     engine.run(); // engine.now is 3000
  */
-import { assert } from "../errors.ts";
+import { assert, StackError } from "../errors.ts";
 import { EventHeap } from "./event-heap.ts";
 
 /** What happens at an event. The numbers are whatever the one who scheduled it passed. */
@@ -74,7 +74,12 @@ export class Engine {
     this.at(this.#now + delay, handler, a, b);
   }
 
-  /** Schedules an event. @param time - picoseconds, an integer, not in the past */
+  /**
+   * Schedules an event.
+   *
+   * @param time - picoseconds, an integer, not in the past
+   * @throws StackError `sim/too-slow` beyond {@link TIME_MAX}
+   */
   at(time: number, handler: number, a = 0, b = 0): void {
     // One comparison refuses the past, NaN and what is too late.
     if (!(time >= this.#now && time <= TIME_MAX)) refuse(time, this.#now);
@@ -129,6 +134,11 @@ export class Engine {
 
 function refuse(time: number, now: number): never {
   assert(time >= now, `an event is not scheduled in the past (${time} < ${now})`);
-  assert(time <= TIME_MAX, "an event is scheduled within 2^53 picoseconds");
-  assert(false, "the time of an event is a number");
+  assert(time > TIME_MAX, "the time of an event is a number");
+  throw new StackError({
+    code: "sim/too-slow",
+    kind: "input",
+    message: "the run would take more than 2^53 picoseconds of virtual time, two and a half hours",
+    hint: "a price or a latency is too long for this workload, or a bandwidth too small",
+  });
 }
