@@ -7,6 +7,8 @@ import { benchmarks as iommufd } from "./iommufd.bench.ts";
 import { benchmarks as iopf } from "./iopf.bench.ts";
 import { benchmarks as iotlb } from "./iotlb.bench.ts";
 import { benchmarks as iova } from "./iova.bench.ts";
+import { benchmarks as liveHold } from "./live-hold.bench.ts";
+import { benchmarks as liveSync } from "./live-sync.bench.ts";
 import { benchmarks as liveSystem } from "./live-system.bench.ts";
 import { benchmarks as mmio } from "./mmio.bench.ts";
 import { benchmarks as nvme } from "./nvme.bench.ts";
@@ -31,6 +33,8 @@ export const benchmarks: readonly Benchmark[] = [
   ...iommufd,
   ...iotlb,
   ...iova,
+  ...liveHold,
+  ...liveSync,
   ...liveSystem,
   ...mmio,
   ...nvme,

@@ -7,8 +7,11 @@
  *   peer sync PATH N message  N times: a doorbell by a posted write, then wait until the device
  *                             has counted in shared memory
  *   peer sync PATH N page     the same, the doorbell being a store to a page that is mapped
+ *   peer iommu PATH N message|page  N times: a MAP, then an UNMAP of a page, each by a kick of a
+ *                             virtio-iommu, as Linux does in strict mode; its times until the used
+ *                             index moves
  *
- * rtt and sync print the median, the 99th percentile and the maximum of the times, in ns.
+ * rtt, sync and iommu print the median, the 99th percentile and the maximum of the times, in ns.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -159,6 +162,112 @@ static void doorbells(int fd, long count, int is_page)
 	print(times, count);
 }
 
+enum { RAM = 1 << 20, DESC = 0x1000, AVAIL = 0x2000, USED = 0x3000, REQUEST = 0x4000 };
+
+/* A write to a register that is answered. */
+static void poke(int fd, uint32_t region, uint64_t offset, uint32_t bytes, uint64_t value)
+{
+	struct { struct access access; uint64_t value; } __attribute__((packed)) out = {
+		{ { 5, 10, 32 + bytes, 0, 0 }, offset, region, bytes }, value };
+	struct access reply;
+
+	give(fd, &out, 32 + bytes);
+	take(fd, &reply, sizeof(reply));
+	if (reply.head.error != 0)
+		exit(7);
+}
+
+/* A driver of a virtio-iommu with one queue, as little of it as there can be. */
+static void iommu(int fd, long count, int is_page)
+{
+	struct { struct header head; uint32_t argsz, flags; uint64_t offset, address, size; } map = {
+		{ 2, 2, 48, 0, 0 }, 32, 3, 0, 0, RAM };
+	struct { struct header head; uint32_t argsz, flags, index, cap; uint64_t size, offset; } info = {
+		{ 3, 5, 48, 0, 0 }, 32, 0, 2, 0, 0, 0 };
+	struct { struct access access; uint16_t value; } __attribute__((packed)) kick = {
+		{ { 4, 10, 34, 16, 0 }, 0x3000, 0, 2 }, 0 };
+	struct { uint64_t address; uint32_t bytes; uint16_t flags, next; } *desc;
+	int ram = memfd_create("ram", MFD_ALLOW_SEALING);
+	int64_t *times = calloc(count, sizeof(*times));
+	volatile uint16_t *page = NULL;
+	char reply[4096];
+
+	negotiate(fd);
+	if (ftruncate(ram, RAM))
+		exit(6);
+	char *memory = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_SHARED, ram, 0);
+	with_descriptor(fd, &map, sizeof(map), ram);
+	take(fd, reply, 16);
+	if (is_page) {
+		give(fd, &info, sizeof(info));
+		int shared = with_descriptor(fd, reply, 48, -1);
+		page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
+	}
+	poke(fd, 7, 4, 2, 6);
+	for (int status = 0; status < 3; status++)
+		poke(fd, 0, 20, 1, status == 0 ? 0 : status == 1 ? 1 : 3);
+	poke(fd, 0, 8, 4, 0);
+	poke(fd, 0, 12, 4, 7); /* INPUT_RANGE, DOMAIN_RANGE, MAP_UNMAP */
+	poke(fd, 0, 8, 4, 1);
+	poke(fd, 0, 12, 4, 1); /* VERSION_1 */
+	poke(fd, 0, 20, 1, 11);
+	poke(fd, 0, 22, 2, 0);
+	poke(fd, 0, 24, 2, 256);
+	poke(fd, 0, 26, 2, 0xffff);
+	poke(fd, 0, 32, 4, DESC);
+	poke(fd, 0, 40, 4, AVAIL);
+	poke(fd, 0, 48, 4, USED);
+	poke(fd, 0, 28, 2, 1);
+	poke(fd, 0, 20, 1, 15);
+	desc = (void *)(memory + DESC);
+	uint16_t *avail = (uint16_t *)(memory + AVAIL);
+	volatile uint16_t *used = (uint16_t *)(memory + USED);
+	for (long round = -1; round < count; round++) {
+		unsigned char *request = (unsigned char *)memory + REQUEST;
+		uint64_t iova = 0x100000000ull + (round / 2 % 4096) * 4096;
+		uint32_t domain = 1, endpoint = 32, rights = 3;
+		uint64_t last = iova + 4095, target = 0x8000;
+		int bytes = round < 0 ? 20 : round % 2 == 0 ? 36 : 28;
+
+		memset(request, 0, 64);
+		request[0] = round < 0 ? 1 : round % 2 == 0 ? 3 : 4;
+		memcpy(request + 4, &domain, 4);
+		if (round < 0) {
+			memcpy(request + 8, &endpoint, 4);
+		} else {
+			memcpy(request + 8, &iova, 8);
+			memcpy(request + 16, &last, 8);
+			if (bytes == 36) {
+				memcpy(request + 24, &target, 8);
+				memcpy(request + 32, &rights, 4);
+			}
+		}
+		request[bytes] = 0xff;
+		desc[0].address = REQUEST;
+		desc[0].bytes = bytes;
+		desc[0].flags = 1;
+		desc[0].next = 1;
+		desc[1].address = REQUEST + bytes;
+		desc[1].bytes = 4;
+		desc[1].flags = 2;
+		int64_t start = now();
+		uint16_t next = avail[1] + 1;
+		avail[2 + (uint16_t)(next - 1) % 256] = 0;
+		__atomic_store_n(&avail[1], next, __ATOMIC_SEQ_CST);
+		if (is_page)
+			*page = 0;
+		else
+			give(fd, &kick, sizeof(kick));
+		while (used[1] != next)
+			;
+		if (round >= 0)
+			times[round] = now() - start;
+		if (request[bytes] != 0)
+			exit(8);
+	}
+	print(times, count);
+}
+
 static void rtt(int fd, long count, long window)
 {
 	struct access *asked = calloc(window, sizeof(*asked));
@@ -215,6 +324,8 @@ int main(int argc, char **argv)
 		echo(open_socket(argv[2], 1));
 	else if (argc == 5 && strcmp(argv[1], "sync") == 0)
 		doorbells(open_socket(argv[2], 0), atol(argv[3]), strcmp(argv[4], "page") == 0);
+	else if (argc == 5 && strcmp(argv[1], "iommu") == 0)
+		iommu(open_socket(argv[2], 0), atol(argv[3]), strcmp(argv[4], "page") == 0);
 	else if (argc == 5)
 		rtt(open_socket(argv[2], 0), atol(argv[3]), atol(argv[4]));
 	else

@@ -137,7 +137,7 @@ function serve(world: System, server: VfioUserServer, fd: number, holds: HoldTim
 
 /** Compiles the peer once. @returns its path and a folder, or null without a compiler */
 let peerFound: { readonly peer: string | null; readonly folder: string } | null = null;
-function peerAndFolder(): { readonly peer: string | null; readonly folder: string } {
+export function peerAndFolder(): { readonly peer: string | null; readonly folder: string } {
   if (peerFound !== null) return peerFound;
   const folder = mkdtempSync(join(tmpdir(), "vfio-user-bench-"));
   process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
@@ -173,7 +173,7 @@ function runPeer(mode: string, count: number, last: string, run: string, isPage:
   return `${timesText(`${out}.part`)}; loop held ${holds.text}`;
 }
 
-function timesText(path: string): string {
+export function timesText(path: string): string {
   const [p50, p99, max] = readFileSync(path, "utf8").trim().split(" ");
   return `p50 ${p50} ns, p99 ${p99} ns, max ${max} ns`;
 }
