@@ -27,7 +27,8 @@ const IOVA = 0x8000_0000;
 
 function guestMemory(): GuestMemory {
   const memory = new GuestMemory();
-  const backing = { buffer: new SharedArrayBuffer(BYTES), byteOffset: 0 };
+  // As mappings of a guest's memory are: a plain buffer that the guest shares all the same.
+  const backing = { buffer: new ArrayBuffer(BYTES), byteOffset: 0 };
   memory.addRegion({ start: START, bytes: BYTES, backing });
   const words = new Uint32Array(backing.buffer);
   for (let index = 0; index < words.length; index += 1) words[index] = index * 2654435761;
