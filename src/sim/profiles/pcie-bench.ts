@@ -61,7 +61,7 @@ function machine({ name, roundTripNs, warmNs, missNs, entries }: Fitted): Window
     iotlbEntries: entries + 1,
     // Enough for the 32 tables of 64 MiB; nothing in the data asks for less.
     pagingCache: { sets: 1, ways: 64, replacement: "lru" },
-    // 5 and 7 would miss the largest windows by more than a fifth.
+    // Read off the throughput of the windows of 64 MiB: 5 miss it by up to 22 %, 7 by 24 %.
     walkers: 6,
     up: { latency: WAY, bytesPerSecond: BYTES_PER_SECOND },
     down: { latency: WAY, bytesPerSecond: BYTES_PER_SECOND },

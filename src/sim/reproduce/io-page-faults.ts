@@ -16,8 +16,8 @@ interface Row {
   readonly times: number;
   readonly slowdown: number;
   readonly faults: number;
-  /** The slow-down of the row set a price. */
-  readonly isFitted: boolean;
+  /** The slow-down of the row set a price, or chose a whole number and is still held to. */
+  readonly use: "price" | "choice" | "none";
   /** Largest error of its count, as a share. */
   readonly countTarget: number;
 }
@@ -30,19 +30,20 @@ function row(
   times: number,
   published: readonly [slowdown: number, faults: number],
   countTarget = 0,
-  isFitted = false,
+  use: Row["use"] = "none",
 ): Row {
   const [megabytes, premap] = message;
   const [slowdown, faults] = published;
-  return { machine, megabytes, premap, times, slowdown, faults, countTarget, isFitted };
+  return { machine, megabytes, premap, times, slowdown, faults, countTarget, use };
 }
 
 const rows: readonly Row[] = [
-  row(sharedAccelerator, [1, 1], 1, [82.8, 512], 0, true),
+  row(sharedAccelerator, [1, 1], 1, [82.8, 512], 0, "price"),
   row(sharedAccelerator, [1, 1], 100, [47.9, 1024]),
   row(sharedAccelerator, [1, 1], 1000, [8.5, 1024]),
-  row(passedAccelerator, [1, 1], 1, [63.4, 518], 0.04, true),
-  row(passedAccelerator, [1, 1], 100, [22.9, 1058], 0.04),
+  row(passedAccelerator, [1, 1], 1, [63.4, 518], 0.04, "price"),
+  // How many of its faults are side by side.
+  row(passedAccelerator, [1, 1], 100, [22.9, 1058], 0.04, "choice"),
   row(passedAccelerator, [1, 1], 1000, [2.6, 1071], 0.04),
   row(passedAccelerator, [10, 512], 1, [32.6, 13]),
   row(passedAccelerator, [10, 512], 100, [3.5, 26]),
@@ -70,9 +71,13 @@ const speeds: readonly (readonly [times: number, vfio: Speeds, shared: Speeds])[
 
 type Speeds = readonly [without: number, withFaults: number, faults: number];
 
-/** Speed and start-up of the host, and its report, are those of these rows; so is the VM's start. */
-function isFittedSpeed(machine: AcceleratorMachine, times: number, isFaulting: boolean): boolean {
-  return times === 1 || (machine.kind === "sva" && !isFaulting && times === 1000);
+/**
+ * Speed and start-up of the host, and its report, are those of these rows; so is the VM's start, and
+ * how many of its faults are side by side.
+ */
+function isFittedSpeed({ kind }: AcceleratorMachine, times: number, isFaulting: boolean): boolean {
+  if (kind === "vfio" && isFaulting && times === 100) return true;
+  return times === 1 || (kind === "sva" && !isFaulting && times === 1000);
 }
 
 const speedTable: Reproduction = {
@@ -110,8 +115,8 @@ export const ioPageFaultTables: readonly Reproduction[] = [
         progress(`I/O page faults: ${name}`);
         const without = run(each, false).time;
         const withFaults = run(each, true).time;
-        const role: PublishedRow["role"] = each.isFitted ? "fitted" : "predicted";
-        const target = each.isFitted ? null : 2;
+        const role: PublishedRow["role"] = each.use === "none" ? "predicted" : "fitted";
+        const target = each.use === "price" ? null : 2;
         const published = each.slowdown;
         const ours = 100 * (1 - without / withFaults);
         return compareRow({ name, unit: "%", published, role, errorKind: "points", target }, ours);
