@@ -148,10 +148,24 @@ export const checkKinds = {
       "though the guest lists the device in a group behind the IOMMU.",
     remedy: "iommu_platform=on, with disable-legacy=on where it is not behind a root port.",
   },
+  "viommu-caching-mode": {
+    severity: "error",
+    title: "VT-d without caching mode in front of an assigned device",
+    cause:
+      "Without caching mode the guest does not say when it maps, so that VFIO cannot follow. QEMU " +
+      "ends: Device assignment is not allowed without enabling caching-mode=on for Intel IOMMU.",
+    remedy: "-device intel-iommu,caching-mode=on, with intremap=on and kernel-irqchip=split.",
+  },
+  "argument-refused": {
+    severity: "error",
+    title: "QEMU refuses an argument",
+    cause: "QEMU ends at its start with a message about this argument; no guest runs.",
+    remedy: "Mend the argument; the finding says what is wrong with it.",
+  },
   "argument-ignored": {
     severity: "note",
     title: "an argument is not understood",
-    cause: "This reader does not know the argument, or QEMU would refuse it.",
+    cause: "This reader does not know the argument.",
     remedy: "What it does is not part of this report; compare with `info qtree` of the monitor.",
   },
 } as const satisfies Record<string, FindingKind>;

@@ -14,14 +14,19 @@ export function vmFindings(vm: VirtualMachine, limits: VmLimits): Finding[] {
   return [
     ...memlock(vm, limits),
     ...mappings(vm, limits.entryLimit ?? ENTRY_LIMIT),
+    ...withoutCachingMode(vm),
     ...aboutIommu(vm),
     ...behindBridge(vm),
     ...mappingFindings(vm.barMappings ?? []),
     ...vm.devices.flatMap((device) => pastIommu(vm, device)),
-    ...vm.ignored
+    ...[...vm.ignored]
+      .sort((a, b) => Number(b.isRefused ?? false) - Number(a.isRefused ?? false))
       .slice(0, IGNORED_MAX)
-      .map(({ argument, why }) =>
-        finding("argument-ignored", { message: `\`${argument}\`: ${why}`, evidence: [argument] }),
+      .map(({ argument, why, isRefused }) =>
+        finding(isRefused === true ? "argument-refused" : "argument-ignored", {
+          message: `\`${argument}\`: ${why}`,
+          evidence: [argument],
+        }),
       ),
   ];
 }
@@ -84,6 +89,21 @@ function mappings(vm: VirtualMachine, limit: number): Finding[] {
       ],
       devices: concerned.map((one) => one.host ?? "?"),
       next: "cat /sys/module/vfio_iommu_type1/parameters/dma_entry_limit",
+    }),
+  ];
+}
+
+/** QEMU hw/i386/intel_iommu.c:vtd_machine_done_notify_one. */
+function withoutCachingMode(vm: VirtualMachine): Finding[] {
+  const { viommu } = vm;
+  const passed = throughVfio(vm);
+  if (viommu?.cachingMode !== false || viommu.firstLevel || passed.length === 0) return [];
+  const [first] = passed;
+  return [
+    finding("viommu-caching-mode", {
+      message: `QEMU does not start: ${viommu.name} has no caching mode, and ${first!.driver} is assigned`,
+      evidence: [`\`${viommu.argument}\``, ...passed.map((one) => `\`${one.argument}\``)],
+      devices: passed.map((one) => one.host ?? "?"),
     }),
   ];
 }

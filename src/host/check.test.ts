@@ -160,6 +160,12 @@ const cases: [code: string, has: Partial<CheckSubject>, hasNot: Partial<CheckSub
       ),
     },
   ],
+  [
+    "viommu-caching-mode",
+    { vm: vmOf(`-device intel-iommu ${one}`) },
+    { vm: vmOf(`-device intel-iommu,caching-mode=on ${one}`) },
+  ],
+  ["argument-refused", { vm: vmOf("-m -5") }, { vm: vmOf("-m 5") }],
   ["argument-ignored", { vm: vmOf("-wobble") }, { vm: vmOf("-nographic") }],
 ];
 

@@ -277,7 +277,8 @@ export const knownMessages: readonly KnownMessage[] = [
   {
     code: "viommu-caching-mode",
     pattern: /caching-mode=on|caching mode.*(?:required|enabled)/i,
-    example: "vfio 0000:03:00.0: … device assignment needs intel-iommu,caching-mode=on",
+    example:
+      "qemu-system-x86_64: Device assignment is not allowed without enabling caching-mode=on for Intel IOMMU.",
     cause: "Without caching mode the guest does not say when it maps, and the host cannot follow.",
     remedy: "-device intel-iommu,caching-mode=on.",
   },

@@ -59,6 +59,7 @@ export function vmOfDomain(text: string, file: string, host: Machine | null): Vi
   const options = [
     ...generalOptions(domain, machine),
     ...memoryOptions(domain),
+    option("object", { "qom-type": "iommufd", id: "iommufd0" }),
     ...deviceOptions(domain, /q35|virt/.test(machine) ? "pcie.0" : "pci.0", ignored),
     ...extra.options,
   ];
@@ -83,7 +84,11 @@ function bytesOf(element: XmlElement, key?: string): bigint | null {
 
 function generalOptions(domain: XmlElement, machine: string): QemuOption[] {
   const memory = childAt(domain, "memory");
-  const bytes = memory === undefined ? null : bytesOf(memory);
+  // Where there are cells, what they have is there at the start; the rest of <memory> is plugged in.
+  const cells = childrenAt(domain, "cell", "cpu", "numa").map((cell) => bytesOf(cell, "memory"));
+  const ofCells = cells.reduce((sum, one) => (sum === null || one === null ? null : sum + one), 0n);
+  const all = memory === undefined ? null : bytesOf(memory);
+  const bytes = cells.length > 0 && ofCells !== null ? ofCells : all;
   const cpus = childAt(domain, "vcpu")?.text.trim();
   const topology = childAt(domain, "cpu", "topology")?.attributes ?? {};
   const smmu = childrenAt(domain, "iommu", "devices").some(

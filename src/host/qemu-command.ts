@@ -10,6 +10,8 @@ import { OptionProblem, parseOption, type QemuOption } from "./qemu-options.ts";
 export interface IgnoredArgument {
   readonly argument: string;
   readonly why: string;
+  /** Whether QEMU would not start with it. */
+  readonly isRefused?: true;
 }
 
 /** A command line. */

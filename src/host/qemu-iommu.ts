@@ -45,17 +45,21 @@ export function iommuKindOf(option: QemuOption): Viommu["kind"] | null {
  *
  * @param earlier - the option of the one that there is
  * @param root - name of the first root bus
+ * @param board - `q35`, `pc`, `virt` or another machine type
  */
 export function refusedIommu(
   { values }: QemuOption,
   kind: Viommu["kind"] | null,
   earlier: QemuOption | null,
-  root: string,
+  { root, board }: { readonly root: string; readonly board: string },
 ): string | null {
   if (values.get("driver") === "virtio-iommu-device") {
     return "QEMU has no virtio-iommu on virtio-mmio; one of another process needs force-legacy=false";
   }
   if (kind === null) return null;
+  if ((kind === "vtd" || kind === "amd") && /^(pc|isapc|microvm|virt)$/.test(board)) {
+    return `machine type ${board} takes no such IOMMU; q35 does`;
+  }
   // Of Arm's there may be one for each root bus.
   if (earlier !== null && (kind !== "smmuv3" || iommuKindOf(earlier) !== "smmuv3")) {
     return "there is an IOMMU already, and QEMU takes one";

@@ -24,6 +24,7 @@ import {
 import { iommuKindOf, iommuOf, refusedIommu, unitName, viommuOf } from "./qemu-iommu.ts";
 import { readMemory } from "./qemu-memory.ts";
 import { isOn, type QemuOption, wholeNumber } from "./qemu-options.ts";
+import { refusals } from "./qemu-refusals.ts";
 import type { Exemption, HostPath, Viommu, VirtualMachine, VmDevice } from "./vm.ts";
 
 /** ACS of a root port of QEMU: all that redirects, and what Linux switches on of it. */
@@ -79,7 +80,8 @@ export function buildVm(command: QemuCommand, host: Machine | null = null): Virt
   }
   const onBoard = options.find((one) => one.name === "machine" && iommuKindOf(one) !== null);
   if (onBoard !== undefined) assembly.iommu = { option: onBoard, own: null };
-  for (const option of inOrderOfCreation(options)) addDevice(assembly, option);
+  for (const option of inOrderOfCreation(options)) addDevice(assembly, option, board.type);
+  assembly.ignored.push(...refusals(options, board));
   const memory = readMemory(options, board.type);
   const machine = { ...EMPTY_MACHINE, architecture: board.architecture, nodes: memory.nodes };
   const name = options.findLast((one) => one.name === "name")?.values.get("guest");
@@ -114,18 +116,16 @@ function inOrderOfCreation(options: readonly QemuOption[]): QemuOption[] {
   ];
 }
 
-function addDevice(assembly: Assembly, option: QemuOption): void {
+function addDevice(assembly: Assembly, option: QemuOption, board: string): void {
   const { values, text: argument } = option;
   const driver = canonicalDriver(values.get("driver") ?? "");
   const kind = iommuKindOf(option);
-  const refusal = refusedIommu(
-    option,
-    kind,
-    assembly.iommu?.option ?? null,
-    assembly.buses.hostBridges[0]!.bus.name,
-  );
+  const refusal = refusedIommu(option, kind, assembly.iommu?.option ?? null, {
+    root: assembly.buses.hostBridges[0]!.bus.name,
+    board,
+  });
   if (refusal !== null) {
-    assembly.ignored.push({ argument, why: refusal });
+    assembly.ignored.push({ argument, why: refusal, isRefused: true });
     return;
   }
   // amd-iommu makes a function; the others that are no PCI devices need no place.
@@ -144,7 +144,7 @@ function addDevice(assembly: Assembly, option: QemuOption): void {
     if (!isPlaced) return;
   }
   const { placed, problem } = placeOf(assembly, option, model, kind === "amd");
-  if (problem !== null) assembly.ignored.push({ argument, why: problem });
+  if (problem !== null) assembly.ignored.push({ argument, why: problem, isRefused: true });
   if (kind !== null && placed !== null) assembly.iommu ??= { option, own: placed };
   assembly.drafts.push({ option, driver, model, placed, problem });
 }
