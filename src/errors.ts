@@ -71,3 +71,11 @@ export function positionText(at: Position): string {
   }
   return at.offset === undefined ? at.file : `${at.file}+0x${at.offset.toString(16)}`;
 }
+
+/**
+ * Text of an input as a person may see it: what moves a cursor, colours or turns round is a `?`.
+ * Line feeds and tabs stay.
+ */
+export function plainText(text: string): string {
+  return text.replace(/(?![\n\t])\p{Cc}|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, "?");
+}

@@ -3,6 +3,7 @@
  * diagnostics to standard error.
  */
 import { styleText } from "node:util";
+import { plainText } from "../errors.ts";
 import type { Style } from "../report/table.ts";
 
 /** What a verb may do with the terminal. */
@@ -44,6 +45,8 @@ const WIDTH_MIN = 40;
 const WIDTH_MAX = 160;
 const PROGRESS_AFTER_MS = 1000;
 const PROGRESS_EVERY_MS = 100;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: what styleText writes
+const COLOUR = /(\u001b\[\d+m)/;
 const CLEAR_LINE = "\r\u001b[2K";
 
 const formatByRole = {
@@ -73,12 +76,13 @@ export class ProcessTerminal implements Terminal {
 
   print(text: string): void {
     this.clear();
-    this.#options.stdout.write(text);
+    const { stdout } = this.#options;
+    stdout.write(stdout.isTTY === true ? exceptColours(text) : text);
   }
 
   note(text: string): void {
     this.clear();
-    this.#options.stderr.write(`${text}\n`);
+    this.#options.stderr.write(`${plainText(text)}\n`);
   }
 
   progress(what: string, share: number | null): void {
@@ -99,6 +103,14 @@ export class ProcessTerminal implements Terminal {
     this.#isShown = false;
     this.#options.stderr.write(CLEAR_LINE);
   }
+}
+
+/** Colours are our own; whatever else a terminal would obey is from an input. */
+function exceptColours(text: string): string {
+  return text
+    .split(COLOUR)
+    .map((part, at) => (at % 2 === 0 ? plainText(part) : part))
+    .join("");
 }
 
 function bar(share: number): string {

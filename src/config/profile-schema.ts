@@ -3,6 +3,7 @@
  * `iommukit/scenario@1`, described in `docs/run.md`.
  */
 import { z } from "zod";
+import { plainText } from "../errors.ts";
 import { Step, type StepName } from "../meter.ts";
 import { CPUS_MAX } from "../sim/profiles/machine-profile.ts";
 import { integer, numberList } from "./scalars.ts";
@@ -18,6 +19,8 @@ const GUEST_PAGES_MIN = 2 ** 22;
 const PRICES_MAX = stepNames.length;
 const NS_MAX = 1e12;
 const text = z.string({ error: "this is no text" }).max(4096);
+/** Names are shown in tables and on terminals. */
+const shownText = text.transform(plainText);
 const jobText = z.string({ error: "this is no text" }).max(1 << 20);
 
 /** A number with or without a fraction. */
@@ -46,8 +49,8 @@ export const price = z.strictObject({
 });
 
 const profileShape = {
-  name: text.min(1).max(80),
-  about: text.default(""),
+  name: text.min(1).max(80).transform(plainText),
+  about: shownText.default(""),
   iommu: z.enum(["virtio", "vtd"], { error: "this is none of virtio, vtd" }).default("virtio"),
   cpusByNode: z
     .array(integer(0, CPUS_MAX), { error: "this is no list of CPU counts, one for each node" })

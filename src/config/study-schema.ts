@@ -3,6 +3,7 @@
  * `docs/run.md`. A machine is one that is built in, or `like` it with some members of its own.
  */
 import { z } from "zod";
+import { plainText } from "../errors.ts";
 import { PAGE_BYTES } from "../units.ts";
 import { decimal, nanoseconds, price, SCENARIO_SCHEMA } from "./profile-schema.ts";
 import { address, integer } from "./scalars.ts";
@@ -18,7 +19,7 @@ const link = z.strictObject({ latencyNs: nanoseconds, bytesPerSecond: bandwidth 
 const rate = z.strictObject({ inFlight: count(4096), gapNs: nanoseconds }).optional();
 const prices = z.array(price, { error: "this is no list of prices" }).max(100).optional();
 
-const like = { like: text, name: text.max(80).optional() };
+const like = { like: text, name: text.max(80).transform(plainText).optional() };
 
 /** What a scenario says besides machine and workload. */
 function scenario<M extends z.ZodType, W extends z.ZodRawShape>(machine: M, workload: W) {
@@ -76,7 +77,7 @@ export const windowScenario = scenario(windowMachine, {
 });
 
 const unit = z.strictObject({
-  name: text.max(40),
+  name: text.max(40).transform(plainText),
   node: count(63),
   gpus: count(255).default(0),
   nics: count(255).default(0),

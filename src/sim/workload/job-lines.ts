@@ -5,7 +5,7 @@
  * starts a comment anywhere, blanks before a name and after a value do not count, a name without a
  * value is a switch, and what stands before the first section is an error.
  */
-import { type Position, StackError } from "../../errors.ts";
+import { type Position, plainText, StackError } from "../../errors.ts";
 
 /** Bytes of a job file. */
 export const JOB_FILE_BYTES_MAX = 1024 * 1024;
@@ -73,7 +73,7 @@ function sectionName(content: string, at: Position): string {
       hint: "write [name]",
     });
   }
-  return name;
+  return plainText(name);
 }
 
 function option(content: string, at: Position): JobOption {
@@ -92,7 +92,7 @@ function option(content: string, at: Position): JobOption {
 
 /** Text of the file as a message shows it. */
 export function shown(text: string): string {
-  const clean = text.replace(/\p{Cc}/gu, "?");
+  const clean = plainText(text).replace(/[\n\t]/g, "?");
   return clean.length > 40 ? `${clean.slice(0, 40)}…` : clean;
 }
 
