@@ -567,6 +567,17 @@ describe("a device", () => {
     expect(open().errno(13, new Uint8Array(5))).toBe(0);
   });
 
+  it("keeps what a client agreed to before the client hears of it, and that it left", () => {
+    const kept: (unknown | null)[] = [];
+    const journal = { keep: ({ client }: { client: unknown }) => void kept.push(client) };
+    world = new World({ server: { journal } });
+    const client = world.connect();
+    expect(client.version(QEMU_JSON).errno).toBe(0);
+    expect(kept.at(-1)).toMatchObject({ transferBytes: 1_048_576 });
+    client.close();
+    expect(kept.at(-1)).toBe(null);
+  });
+
   it("is offered to the next client as new (U115, U141)", () => {
     const first = open();
     first.map(0, 0x1000, { fd: world.memoryFile(0x1000) });

@@ -117,7 +117,8 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
   get revision(): number {
     const { dma, interrupts } = this;
     const regions = this.#options.journal?.regions === undefined ? dma.revision : 0;
-    return regions + interrupts.revision + this.function.revision + this.#sessions;
+    const talks = 2 * this.#sessions + (this.client === null ? 0 : 1);
+    return regions + interrupts.revision + this.function.revision + talks;
   }
 
   /** A client was accepted. */
