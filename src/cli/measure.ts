@@ -4,7 +4,7 @@ import { cpus } from "node:os";
 import { join, resolve } from "node:path";
 import { StackError } from "../errors.ts";
 import type { Doorbell } from "../live/machine/live-machine.ts";
-import { makeRuntimeFolder, runtimePath } from "../live/machine/runtime-folder.ts";
+import { RuntimeFolder, runtimePath } from "../live/machine/runtime-folder.ts";
 import { jobNames } from "../live/measure/plan.ts";
 import {
   type Recording,
@@ -161,7 +161,7 @@ async function toolsFor(
   interrupted.catch(() => {});
   const path = flags.runtimeDir ?? runtimePath("measure", process.env);
   const tools = {
-    folder: makeRuntimeFolder(resolve(path)),
+    folder: new RuntimeFolder(resolve(path)),
     qemu: await findQemu(flags.qemu ?? null),
     scripts,
     parts,

@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { liveMachineText } from "../config/read-live.ts";
 import { StackError } from "../errors.ts";
 import { scrapeText } from "../live/machine/metrics-server.ts";
-import { makeRuntimeFolder, RuntimeFolder } from "../live/machine/runtime-folder.ts";
+import { RuntimeFolder } from "../live/machine/runtime-folder.ts";
 import { serveMachine } from "../live/machine/serve-machine.ts";
 import { shellCommand } from "../live/qemu/shell.ts";
 import { metricsOf, readLiveMachine, runtimePathOf } from "./live-input.ts";
@@ -34,7 +34,7 @@ export async function serve(flags: ServeFlags, file: string, terminal: Terminal)
     return Exit.DONE;
   }
   const signals = new Signals();
-  const folder = makeRuntimeFolder(path);
+  const folder = new RuntimeFolder(path);
   const served = await serveMachine(machine, folder, (line) => terminal.note(line));
   const handOver = () => {
     served.handOver().catch((error: Error) => terminal.note(`iommukit: ${error.message}`));
@@ -42,7 +42,7 @@ export async function serve(flags: ServeFlags, file: string, terminal: Terminal)
   process.on("SIGUSR2", handOver);
   try {
     terminal.note(`${liveMachineText(machine)}; sockets in ${path}`);
-    const words = [PROGRAM, ...argumentsFor(machine, new RuntimeFolder(path), null)];
+    const words = [PROGRAM, ...argumentsFor(machine, folder, null)];
     if (flags.json) {
       const result = { folder: path, qemu: words };
       terminal.print(`${JSON.stringify({ schema: "iommukit/serve@1", result })}\n`);

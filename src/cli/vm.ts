@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { liveMachineText } from "../config/read-live.ts";
 import type { LiveMachine } from "../live/machine/live-machine.ts";
-import { makeRuntimeFolder, RuntimeFolder } from "../live/machine/runtime-folder.ts";
+import { RuntimeFolder } from "../live/machine/runtime-folder.ts";
 import { type ServedMachine, serveMachine } from "../live/machine/serve-machine.ts";
 import { qemuArguments } from "../live/qemu/command.ts";
 import { findQemu } from "../live/qemu/find-qemu.ts";
@@ -46,9 +46,10 @@ export async function vm(
 ): Promise<Exit> {
   const machine = withFlags(readLiveMachine(file), flags, words);
   const path = runtimePathOf(machine, flags.runtimeDir);
+  const folder = new RuntimeFolder(path);
   const qemu = await findQemu(machine.qemu.program);
   const console = flags.console === undefined ? null : resolve(flags.console);
-  const command = [...qemu.command, ...argumentsFor(machine, new RuntimeFolder(path), console)];
+  const command = [...qemu.command, ...argumentsFor(machine, folder, console)];
   if (flags.print) {
     terminal.print(`${shellCommand(command)}\n`);
     return Exit.DONE;
@@ -57,7 +58,7 @@ export async function vm(
   let served: ServedMachine | null = null;
   let running: RunningQemu | null = null;
   try {
-    served = await serveMachine(machine, makeRuntimeFolder(path), (line) => terminal.note(line));
+    served = await serveMachine(machine, folder, (line) => terminal.note(line));
     terminal.note(liveMachineText(machine));
     terminal.note(`QEMU ${qemu.version}:\n${shellCommand(command)}`);
     running = new RunningQemu(command, { kind: "inherit" });

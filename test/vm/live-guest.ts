@@ -8,7 +8,7 @@ import { buildOnce } from "../run-cli.ts";
 
 buildOnce();
 const dist = (path: string) => import(new URL(`../../dist/${path}.js`, import.meta.url).href);
-const { makeRuntimeFolder } = (await dist(
+const { RuntimeFolder } = (await dist(
   "live/machine/runtime-folder",
 )) as typeof import("../../src/live/machine/runtime-folder.ts");
 const { serveMachine } = (await dist(
@@ -64,7 +64,7 @@ export async function bootLive(
 ): Promise<Live> {
   const images = mkdtempSync(join(tmpdir(), "iommukit-live-"));
   const machine = make(images);
-  const folder = makeRuntimeFolder(join(images, "run"));
+  const folder = new RuntimeFolder(join(images, "run"));
   const log: string[] = [];
   const served = await serveMachine(machine, folder, (line) => log.push(line));
   const clean = async () => {

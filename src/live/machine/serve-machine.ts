@@ -2,8 +2,6 @@
  * Serves a machine from this process: folder, tables, disks kept in memory, a supervised worker, and
  * metrics. What it makes goes away with it.
  */
-import { closeSync, existsSync, ftruncateSync, openSync, rmSync } from "node:fs";
-import { join } from "node:path";
 import { Supervisor } from "../supervisor/supervisor.ts";
 import { openLinuxSystem } from "../system/linux-system.ts";
 import type { LiveDisk, LiveMachine, MetricsEndpoint } from "./live-machine.ts";
@@ -37,11 +35,11 @@ export async function serveMachine(
   folder: RuntimeFolder,
   log: (line: string) => void,
 ): Promise<ServedMachine> {
+  await folder.claim(machine.name);
   try {
     return await serveIn(machine, folder, log);
   } catch (error) {
-    // What is there may be that of another process, which serves it.
-    if (!folder.hasSockets()) folder.remove();
+    folder.remove();
     throw error;
   }
 }
@@ -64,17 +62,17 @@ async function serveIn(
     system,
     entry: workerEntry(),
     machine: { ...machine, disks },
-    devices: names.map((name) => ({ name, path: folder.socketOf(name) })),
+    devices: names.map((name) => ({ name, path: folder.own(folder.socketOf(name)) })),
     metrics: metricTableOf(machine),
     log,
     failed: fail,
   });
   const families = () => [...machineFamilies(machine, supervisor), ...supervisor.families()];
   const endpoint: MetricsEndpoint = machine.metrics ?? { kind: "unix", path: folder.metrics };
-  if (endpoint.kind === "unix") rmSync(endpoint.path, { force: true });
   let metrics: MetricsServer;
   try {
-    metrics = await MetricsServer.listen(endpoint, families);
+    if (machine.metrics === null) folder.own(folder.metrics);
+    metrics = await MetricsServer.listen(system, endpoint, families);
   } catch (error) {
     await supervisor.stop();
     throw error;
@@ -115,12 +113,8 @@ const nameOf = ({ name }: LiveDisk) => name;
 /** A disk in memory is a file of the runtime folder: it outlives the worker, and not the machine. */
 function keptDisk(disk: LiveDisk, folder: RuntimeFolder): LiveDisk {
   if (disk.backing.kind === "file") return disk;
-  const path = join(folder.path, `${disk.name}.disk`);
-  if (!existsSync(path)) {
-    const fd = openSync(path, "w", 0o600);
-    ftruncateSync(fd, disk.backing.bytes);
-    closeSync(fd);
-  }
+  const path = folder.diskOf(disk.name);
+  folder.makeSparse(path, disk.backing.bytes);
   return { ...disk, backing: { kind: "file", path } };
 }
 

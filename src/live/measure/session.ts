@@ -133,7 +133,7 @@ export async function runSession(plan: SessionPlan, tools: SessionTools): Promis
       qemu: tools.qemu.command,
       contents: { modules: GUEST_MODULES, files },
       append: "quiet",
-      console: tools.console ?? join(folder.path, "console"),
+      console: tools.console ?? folder.own(join(folder.path, "console")),
       bootMs: BOOT_MS,
     });
     const { agent } = guest;

@@ -45,7 +45,7 @@ export class AgentGuest {
     const initrd = join(folder.path, "initrd");
     const script = `${first}\n${AGENT_SCRIPT}`;
     folder.write(initrd, scripts.buildInitrd(parts, { ...contents, script }));
-    const socket = join(folder.path, "agent.sock");
+    const socket = folder.own(join(folder.path, "agent.sock"));
     const agent = await GuestAgent.listen(socket);
     const settings = {
       ...machine.qemu,
@@ -68,7 +68,7 @@ export class AgentGuest {
       },
     );
     const command = [...options.qemu, ...words];
-    const log = join(folder.path, "qemu.log");
+    const log = folder.own(join(folder.path, "qemu.log"));
     const qemu = new RunningQemu(command, { kind: "file", path: log });
     qemu.ended.then(
       () => agent.fail("QEMU has ended"),
