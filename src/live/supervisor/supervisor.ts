@@ -7,7 +7,7 @@
  * for a process to start: a processor of the guest that waits for its IOMMU does nothing else.
  */
 import { rmSync } from "node:fs";
-import { errnoName } from "../../errno.ts";
+import { Errno, errnoName } from "../../errno.ts";
 import { assert, StackError } from "../../errors.ts";
 import type { MetricFamily } from "../machine/open-metrics.ts";
 import type { MetricTable } from "../metrics/metric-table.ts";
@@ -23,6 +23,12 @@ import { type WatchReadable, WorkerProcess } from "./worker-process.ts";
 /** A worker that does not go round its loop for so long is ended. */
 const STUCK_MS = 5000;
 const LOOK_MS = 500;
+/** When a client is accepted again that could not be. */
+const ACCEPT_AGAIN_MS = 1000;
+/** How long a worker may take to go on where another was. */
+const RESUME_MS = 10_000;
+/** Workers that may end while they resume one client. */
+const RESUMES_MAX = 2;
 /** How long a worker may take to load, and to end when asked. */
 const LOAD_MS = 60_000;
 const END_MS = 3000;
@@ -60,6 +66,8 @@ export class Supervisor {
   #isRunning = false;
   #isStopping = false;
   #ends: number[] = [];
+  /** Workers that ended while they resumed a device's client, by device. */
+  readonly #resumeEnds = new Map<string, number>();
   /** When the last worker ended, while no other has started. */
   #endedAt: number | null = null;
   #watchdog: NodeJS.Timeout | null = null;
@@ -245,6 +253,7 @@ export class Supervisor {
         this.#started?.resolve();
         this.#started = null;
         for (const start of this.#starts.splice(0)) start();
+        this.#resumeEnds.clear();
         for (const device of this.#devices.values()) this.#acceptFor(device);
         break;
       case "refused":
@@ -252,13 +261,14 @@ export class Supervisor {
         this.#started = null;
         break;
       case "keep":
-        this.#device(frame.device).keep(frame.kept, fds, frame.taken);
+        this.#keep(this.#device(frame.device), frame, fds);
         break;
       case "drop":
         this.#device(frame.device).drop(frame.numbers);
         break;
       case "file":
         assert(!this.#files.has(frame.name), "a shared file is made once");
+        assert(fds[0]! >= 0, "the supervisor has room for the files of its workers");
         system.ledger.hand(fds[0]!, `file ${frame.name}`);
         this.#files.set(frame.name, fds[0]!);
         break;
@@ -272,6 +282,14 @@ export class Supervisor {
       case "left":
         break;
     }
+  }
+
+  /** A client whose descriptors find no room cannot go on with another worker, so not with this. */
+  #keep(device: DeviceCustody, frame: FromWorker & { type: "keep" }, fds: readonly number[]): void {
+    if (device.keep(frame.kept, fds, frame.taken)) return;
+    const why = "no room for its client's descriptors (ulimit -n): its connection is closed";
+    this.#options.log(`${device.name}: ${why}`);
+    device.disconnect(true);
   }
 
   #ended(worker: WorkerProcess, how: string): void {
@@ -312,6 +330,7 @@ export class Supervisor {
       failed(workerError(`workers end again and again, the last one by ${how}`));
       return false;
     }
+    this.#judgeResume();
     if (this.#ends.length >= ENDS.clientsGivenUp) {
       log("what clients have sent may be the reason: their connections are closed");
       for (const device of this.#devices.values()) {
@@ -320,6 +339,22 @@ export class Supervisor {
       }
     }
     return true;
+  }
+
+  /** A client whose resume ends one worker after another loses its connection, and nobody else. */
+  #judgeResume(): void {
+    const device = [...this.#devices.values()][this.#journal.resuming - 1];
+    this.#journal.resuming = 0;
+    if (device === undefined) return;
+    const ends = (this.#resumeEnds.get(device.name) ?? 0) + 1;
+    this.#resumeEnds.set(device.name, ends);
+    if (ends < RESUMES_MAX) return;
+    this.#resumeEnds.delete(device.name);
+    this.#options.log(
+      `${device.name}: workers end over what its client has sent: its connection is closed`,
+    );
+    device.disconnect(true);
+    this.#journal.device(device.name).clear();
   }
 
   /** Waits for a client of a device that has none. */
@@ -339,7 +374,10 @@ export class Supervisor {
       return;
     }
     const fd = this.#options.system.accept(device.listener, device.name);
-    if (fd < 0) return;
+    if (fd < 0) {
+      this.#acceptLater(device, fd);
+      return;
+    }
     readable?.stop();
     device.connection = fd;
     // Before the worker hears of it: should the worker end first, its successor finds nothing old.
@@ -347,18 +385,33 @@ export class Supervisor {
     this.#active.post({ type: "connect", device: device.name }, [fd]);
   }
 
+  /** Without room for a client: it waits, and this process does not spin over it. */
+  #acceptLater(device: DeviceCustody, error: number): void {
+    if (error === -Errno.EAGAIN) return;
+    this.#accepting.get(device.name)?.stop();
+    this.#options.log(
+      `${device.name}: a client waits: it cannot be accepted (${errnoName(-error)})`,
+    );
+    setTimeout(() => this.#acceptFor(device), ACCEPT_AGAIN_MS).unref();
+  }
+
   /** Ends a worker that is stuck; its successor has a chance, and the guest with it. */
   #watchOver(): void {
     let turns = -1;
     let since = performance.now();
+    let watched: WorkerProcess | null = null;
     this.#watchdog = setInterval(() => {
       const now = performance.now();
-      if (this.#journal.turns !== turns || !this.#isRunning) {
+      const worker = this.#active;
+      const starting = worker?.isLoaded === true ? RESUME_MS : LOAD_MS;
+      const most = this.#isRunning ? STUCK_MS : starting;
+      if (this.#journal.turns !== turns || worker !== watched) {
         turns = this.#journal.turns;
+        watched = worker;
         since = now;
-      } else if (now - since > STUCK_MS) {
+      } else if (now - since > most) {
         since = now;
-        this.#options.log(`the worker has not moved for ${STUCK_MS / 1000} s`);
+        this.#options.log(`the worker has not moved for ${most / 1000} s`);
         this.kill();
       }
     }, LOOK_MS);

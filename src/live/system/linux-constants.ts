@@ -51,6 +51,9 @@ export const Scratch = {
   PATH: 4096,
   ONE: 4104,
   DRAINED: 4112,
+  /** A `struct pollfd`, and no time to wait. */
+  POLL: 4160,
+  NO_TIME: 4168,
   STATX: 4352,
   BYTES: 8192,
 } as const;

@@ -16,7 +16,7 @@ import { LinuxSyncQueue } from "./linux-sync-queue.ts";
 import { MAP_BYTES_MAX, type Mapping } from "./mapping.ts";
 import type { MessageSlot } from "./message-slot.ts";
 import type { PieceList } from "./piece-list.ts";
-import type { PollSet } from "./poll-set.ts";
+import { Poll, type PollSet } from "./poll-set.ts";
 import type { SyncQueue } from "./sync-queue.ts";
 import {
   type FileStatus,
@@ -269,6 +269,14 @@ class LinuxSystem implements System {
   }
 
   signal(fd: number): number {
+    // Who made the counter may have made it one whose writers wait when it is full.
+    const { address, view } = this.#scratch;
+    const entry = Scratch.POLL >> 2;
+    view.u32[entry] = fd;
+    view.u32[entry + 1] = Poll.OUT;
+    this.#calls.ppoll(address + Scratch.POLL, 1, address + Scratch.NO_TIME, 0);
+    const ready = view.u32[entry + 1]! >>> 16;
+    if ((ready & (Poll.OUT | Poll.NVAL)) === 0) return 0;
     const done = this.#calls.write(fd, this.#scratch.address + Scratch.ONE, 8);
     if (done === 8) return 0;
     const error = done < 0 ? this.#error() : -Errno.EINVAL;

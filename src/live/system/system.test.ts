@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { Errno } from "../../errno.ts";
-import { callNumbers } from "./linux-calls.ts";
+import { callNumbers, loadCalls } from "./linux-calls.ts";
 import { openLinuxSystem } from "./linux-system.ts";
 import type { Mapping } from "./mapping.ts";
 import { MessageSlot, SLOT_BYTES } from "./message-slot.ts";
@@ -166,6 +166,22 @@ describe("simulated kernel alone", () => {
     expect(system.receive(server, slot, "take", "test")).toBe(0);
     expect(worker.ledger.open).toEqual([]);
   });
+});
+
+it.skipIf(!isLinux)("a full counter whose writers wait is signalled without waiting", async () => {
+  const system = await openLinuxSystem();
+  const calls = await loadCalls();
+  const fd = system.ledger.enter(calls.eventfd(0, 0), "test");
+  const memory = system.allocate(8, "test");
+  memory.view.u32.set([0xffff_fffd, 0xffff_ffff]);
+  expect(calls.write(fd, memory.address, 8)).toBe(8);
+  for (let index = 0; index < 3; index += 1) expect(system.signal(fd)).toBe(0);
+  expect(calls.read(fd, memory.address, 8)).toBe(8);
+  expect([...memory.view.u32.subarray(0, 2)]).toEqual([0xffff_fffe, 0xffff_ffff]);
+  expect(system.signal(fd)).toBe(0);
+  expect(calls.read(fd, memory.address, 8)).toBe(8);
+  expect([...memory.view.u32.subarray(0, 2)]).toEqual([1, 0]);
+  system.close(fd);
 });
 
 describe("call numbers", () => {

@@ -135,7 +135,7 @@ export interface System extends CallMemory {
 
   // Event counters (eventfd) and waiting.
   createEvent(owner: string): number;
-  /** Adds 1; fine too when the counter is full. */
+  /** Adds 1, never blocks; fine too when the counter is full. */
   signal(fd: number): number;
   /** Sets the counter to 0. @returns whether it was not */
   drain(fd: number): boolean;

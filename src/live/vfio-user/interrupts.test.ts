@@ -49,6 +49,8 @@ describe("SET_IRQS", () => {
     ]) {
       expect(client.setIrqs(flags, MSIX, 0, 1)).toBe(EINVAL);
     }
+    const file = [world.memoryFile(4096)];
+    expect(client.setIrqs(trigger, MSIX, 0, 1, { fds: file }), "no counter").toBe(EINVAL);
     for (const [start, count] of [
       [2047, 2],
       [2049, 1],

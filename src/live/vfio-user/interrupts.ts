@@ -26,7 +26,7 @@ const MASKED = 1;
 const PENDING = 2;
 
 /** The calls that interrupts need. */
-export type SignalSystem = Pick<System, "signal" | "close">;
+export type SignalSystem = Pick<System, "signal" | "close" | "status">;
 
 /** What a client asks for. */
 export interface IrqRequest {
@@ -175,7 +175,14 @@ export class Interrupts implements InterruptSink {
     if (data.length !== (kind === DATA_BOOL ? count : 0)) return Errno.EINVAL;
     if (kind !== DATA_EVENTFD) return fds.length === 0 ? Errno.OK : Errno.EINVAL;
     if (action !== ACTION_TRIGGER) return Errno.EINVAL;
-    return fds.length === 0 || fds.length === count ? Errno.OK : Errno.EINVAL;
+    if (fds.length !== 0 && fds.length !== count) return Errno.EINVAL;
+    return fds.every((fd) => this.#isCounter(fd)) ? Errno.OK : Errno.EINVAL;
+  }
+
+  /** Whether a descriptor can be one of an event counter: a write to anything else may wait. */
+  #isCounter(fd: number): boolean {
+    const status = this.#system.status(fd);
+    return typeof status !== "number" && status.kind === "other";
   }
 
   #disable(index: number): void {

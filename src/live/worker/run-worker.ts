@@ -79,6 +79,7 @@ export class Worker {
   readonly #custody = new Map<number, string>();
   #dropped: { readonly number: number; readonly device: string }[] = [];
   #nextNumber = KEPT_FIRST;
+  #journal: VmJournal | null = null;
 
   constructor(system: System, control: number, assemble: Assemble) {
     this.#system = system;
@@ -110,10 +111,7 @@ export class Worker {
         this.#inherit(frame.device, frame.kept, fds);
         break;
       case "resume":
-        for (const [index, device] of frame.devices.entries()) {
-          const driver = this.#drivers.get(device)!;
-          driver.resume(fds[index]!, this.#inherited.get(device) ?? []);
-        }
+        for (const [index, device] of frame.devices.entries()) this.#resume(device, fds[index]!);
         this.#inherited.clear();
         this.#post({ type: "started" });
         break;
@@ -132,10 +130,18 @@ export class Worker {
     }
   }
 
+  #resume(device: string, fd: number): void {
+    const journal = this.#journal!;
+    journal.resuming = 1 + [...journal.devices.keys()].indexOf(device);
+    this.#drivers.get(device)!.resume(fd, this.#inherited.get(device) ?? []);
+    journal.resuming = 0;
+  }
+
   #start(frame: ToWorker & { type: "start" }, fds: readonly number[]): void {
     const [journalFd, ...files] = fds;
     for (const [index, name] of frame.files.entries()) this.#files.set(name, files[index]!);
     const journal = new VmJournal(this.#system, journalFd!, frame.devices, frame.metrics);
+    this.#journal = journal;
     const context: WorkerContext = {
       system: this.#system,
       loop: this.loop,

@@ -16,7 +16,7 @@ const GRANULE = 2 ** 16;
 export class VmJournal {
   readonly metrics: MetricMemory;
   readonly devices: ReadonlyMap<string, DeviceJournal>;
-  /** How often the worker's loop has gone round. */
+  /** How often the worker's loop has gone round; what {@link resuming} is. */
   readonly #life: Float64Array;
   readonly #system: System;
   readonly #mappings: readonly Mapping[];
@@ -39,7 +39,7 @@ export class VmJournal {
     const first = map(0, common);
     const parts = devices.map((_, index) => map(common + index * DEVICE_BYTES, DEVICE_BYTES));
     this.#mappings = [first, ...parts];
-    this.#life = new Float64Array(first.buffer, first.byteOffset, 1);
+    this.#life = new Float64Array(first.buffer, first.byteOffset, 2);
     this.metrics = new MetricMemory(table, first.buffer, first.byteOffset + LIFE_BYTES);
     this.devices = new Map(devices.map((name, index) => [name, new DeviceJournal(parts[index]!)]));
   }
@@ -50,6 +50,15 @@ export class VmJournal {
 
   set turns(count: number) {
     this.#life[0] = count;
+  }
+
+  /** Number of the device whose client is being resumed, from 1 on; 0 for none. */
+  get resuming(): number {
+    return this.#life[1]!;
+  }
+
+  set resuming(device: number) {
+    this.#life[1] = device;
   }
 
   device(name: string): DeviceJournal {
