@@ -167,7 +167,11 @@ describe("iommukit run refuses", () => {
     ["a profile that is not there", [job, "--machine", "./none.yaml"], /none.yaml: There is no/],
     ["two formats", [job, ...QUICK, "--json", "--csv"], /exclude each other/],
     ["a bad seed", [job, ...QUICK, "--seed", "-1"], /seed/],
-    ["a section that is not there", [job, ...QUICK, "--section", "none"], /job.fio:1: .*no job/],
+    [
+      "a section that is not there",
+      [job, ...QUICK, "--section", "none"],
+      /job.fio:1: .*no section/,
+    ],
     [
       "a timeline where nothing can be written",
       [job, ...QUICK, "--section", "one", "--perfetto", "/nowhere/x"],

@@ -95,7 +95,7 @@ function exitOf({ groups }: RunResult, terminal: Terminal): Exit {
   if (unsettled.length === 0) return Exit.DONE;
   const names = unsettled.map(({ outcome }) => outcome.policy.name).join(", ");
   terminal.note(`iommukit: no steady state, so no mean: ${names}`);
-  terminal.note("  hint: a longer --time may settle it, if the workload settles at all");
+  terminal.note("  hint: a longer --time, up to 1h, may settle it, if the workload settles at all");
   return Exit.NO;
 }
 

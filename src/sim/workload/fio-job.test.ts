@@ -74,7 +74,7 @@ describe("a published job file", () => {
   it("gives one section when asked for it, as fio --section does", () => {
     const { groups } = fioJobs(PUBLISHED, "seed.fio", ["randrw_page"]);
     expect(groups.flat().map(({ name }) => name)).toEqual(["randrw_page"]);
-    expect(() => fioJobs(PUBLISHED, "seed.fio", ["absent"])).toThrow(/no job/);
+    expect(() => fioJobs(PUBLISHED, "seed.fio", ["absent"])).toThrow("no section absent");
   });
 });
 
@@ -150,18 +150,30 @@ describe("options", () => {
 
   it("count the depth only for an engine that keeps it", () => {
     expect(job("ioengine=io_uring", "direct=1", "iodepth=32").depth).toBe(32);
-    const { groups, warnings } = fioJobs("[j]\niodepth=32\n", "t.fio");
+    const { groups, warnings } = fioJobs("[j]\ndirect=1\niodepth=32\n", "t.fio");
     expect(groups[0]![0]!.depth).toBe(1);
-    expect(warnings).toMatchObject([{ code: "fio/synchronous", at: { line: 2 } }]);
+    expect(warnings).toMatchObject([{ code: "fio/synchronous", at: { line: 3 } }]);
+  });
+
+  it.each([
+    ["[j]\n", 1],
+    ["[j]\nioengine=psync\n", 2],
+    ["[j]\nioengine=libaio\niodepth=4\ndirect=0\n", 4],
+  ])("warn of %j that it is simulated as direct, with its line", (text, line) => {
+    const { warnings } = fioJobs(text, "t.fio");
+    expect(warnings).toMatchObject([{ code: "fio/buffered", at: { line } }]);
+    expect(
+      fioJobs(text.replace("[j]", "[j]\ndirect=1").replace("direct=0", ""), "t").warnings,
+    ).toEqual([]);
   });
 
   it("warn of what has no effect or is unknown once, with line and suggestion", () => {
-    const text = "[global]\nrate=10m\nrwmixreed=3\nfoo\n[a]\n[b]\n";
+    const text = "[global]\ndirect=1\nrate=10m\nrwmixreed=3\nfoo\n[a]\n[b]\n";
     const { warnings } = fioJobs(text, "t.fio");
     expect(warnings.map(({ code, at }) => [code, at.line])).toEqual([
-      ["fio/ignored-option", 2],
-      ["fio/unknown-option", 3],
+      ["fio/ignored-option", 3],
       ["fio/unknown-option", 4],
+      ["fio/unknown-option", 5],
     ]);
     expect(warnings[1]!.message).toContain("did you mean rwmixread");
   });
@@ -173,6 +185,11 @@ describe("bad job files", () => {
     ["[a\nrw=read\n", "fio/bad-section", 1, 1],
     ["[]\n", "fio/bad-section", 1, 1],
     ["[a]\n  rw = read\n", "fio/blank-at-equals", 2, 3],
+    ["[a]\ninclude other.fio\n", "fio/include", 2, 1],
+    ["[a]\nbs=${SIZE}\n", "fio/variable", 2, 1],
+    ["[a]\nbsrange=4k-64k\n", "fio/bsrange", 2, 1],
+    ["[a]\nioengine=http\n", "fio/bad-engine", 2, 10],
+    ["[a]\nioengine=libiao\niodepth=4\n", "fio/bad-engine", 2, 10],
     ["[a]\nrw=sideways\n", "fio/bad-pattern", 2, 4],
     ["[a]\nrw=randtrim\n", "fio/bad-pattern", 2, 4],
     ["[a]\nbs=4kk\n", "fio/bad-size", 2, 4],

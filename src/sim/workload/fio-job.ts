@@ -65,6 +65,7 @@ export interface FioWorkload {
 
 /** Engines that keep `iodepth` requests in flight; all others wait for each. */
 const asyncEngines = new Set(["libaio", "io_uring", "io_uring_cmd", "posixaio", "solarisaio"]);
+const syncEngines = new Set(["psync", "sync", "vsync", "pvsync", "pvsync2", "sg"]);
 
 const patterns = new Map([
   ["read", { isRandom: false, readPercent: 100 }],
@@ -87,12 +88,14 @@ export function fioJobs(text: string, file: string, only?: readonly string[]): F
   const warnings: JobWarning[] = [];
   const groups: FioJob[][] = [];
   const globals: JobOption[] = [];
+  const names = new Set<string>();
   let processes = 0;
   for (const section of jobSections(text, file)) {
     if (section.name === "global") {
       globals.push(...section.options);
       continue;
     }
+    names.add(section.name);
     if (only !== undefined && !only.includes(section.name)) continue;
     const reader = new JobReader(section, globals, warnings);
     const job = reader.read();
@@ -104,6 +107,12 @@ export function fioJobs(text: string, file: string, only?: readonly string[]): F
     const isAlone = groups.length === 0 || reader.isOn("stonewall");
     if (isAlone) groups.push([job]);
     else groups.at(-1)!.push(job);
+  }
+  const missing = only?.find((name) => !names.has(name));
+  if (missing !== undefined) {
+    const message = `The file has no section ${shown(missing)}`;
+    const hint = `its sections are ${[...names].slice(0, 20).map(shown).join(", ")}`;
+    throw problem("no-such-section", message, { file, line: 1 }, names.size === 0 ? {} : { hint });
   }
   if (groups.length === 0) {
     throw problem(
@@ -182,7 +191,7 @@ class JobReader {
     }
   }
 
-  #warn(code: string, message: string, { at }: JobOption): void {
+  #warn(code: string, message: string, { at }: Pick<JobOption, "at">): void {
     // An option of [global] counts for every job and is told of once.
     if (this.#warnings.some((known) => known.at === at && known.code === `fio/${code}`)) return;
     this.#warnings.push({ code: `fio/${code}`, message, at });
@@ -212,6 +221,12 @@ class JobReader {
 
   /** Block sizes of reads and writes. */
   #blocks(): [BlockShare[], BlockShare[]] {
+    const range = this.#options.get("bsrange");
+    if (range !== undefined) {
+      throw problem("bsrange", "a range of block sizes is not simulated", range.at, {
+        hint: "write the sizes with their shares: bssplit=4k/50:64k/50",
+      });
+    }
     const split = this.#options.get("bssplit");
     const [read, write] = this.#perDirection(split, (option, text) =>
       splitValue(option, text, this.#kiloBase),
@@ -247,24 +262,31 @@ class JobReader {
 
   #depth(): number {
     const depth = this.#count("iodepth", 1, 1, IO_DEPTH_MAX);
-    const engine = this.#options.get("ioengine");
-    const isAsync = engine !== undefined && asyncEngines.has(this.#text(engine));
-    if (depth > 1 && !isAsync) {
-      const name = engine === undefined ? "the default psync" : shown(this.#text(engine));
+    const name = this.#engine();
+    if (depth > 1 && !asyncEngines.has(name)) {
       const option = this.#options.get("iodepth")!;
       const message = `iodepth=${depth} has no effect: the engine, ${name}, waits for each request`;
       this.#warn("synchronous", message, option);
       return 1;
     }
-    if (depth > 1 && !this.isOn("direct") && !isOff(this.#options.get("buffered"))) {
-      const message = `iodepth=${depth} without direct=1 goes through the page cache in fio`;
-      this.#warn(
-        "buffered",
-        `${message}; it is simulated as direct`,
-        this.#options.get("iodepth")!,
-      );
-    }
     return depth;
+  }
+
+  /** The engine; one that does something else than block I/O is refused. */
+  #engine(): string {
+    const option = this.#options.get("ioengine");
+    const name = option === undefined ? "psync" : this.#text(option);
+    if (!asyncEngines.has(name) && !syncEngines.has(name)) {
+      const message = `ioengine has no engine that can be simulated: ${shown(name)}`;
+      const hint = `known are ${[...asyncEngines, ...syncEngines].join(", ")}`;
+      throw problem("bad-engine", message, option!.valueAt, { hint });
+    }
+    if (!this.isOn("direct") && !isOff(this.#options.get("buffered"))) {
+      const at = this.#options.get("direct")?.at ?? option?.at ?? this.#section.at;
+      const message = `${name} without direct=1 goes through the page cache in fio`;
+      this.#warn("buffered", `${message}; it is simulated as direct`, { at });
+    }
+    return name;
   }
 
   #rate(): number | null {

@@ -60,6 +60,16 @@ export function jobSections(text: string, file: string): JobSection[] {
         hint: "start with a line such as [global] or [job1]",
       });
     }
+    if (/^include\s/.test(content)) {
+      throw problem("include", `${shown(content)} is not followed`, at, {
+        hint: "put the lines of that file in its place",
+      });
+    }
+    if (/\$\{\w+\}/.test(content)) {
+      throw problem("variable", `${shown(content)} names a variable of fio's environment`, at, {
+        hint: "write its value: the environment is not looked at, so that runs can be repeated",
+      });
+    }
     section.options.push(option(content, at));
   }
   return sections;

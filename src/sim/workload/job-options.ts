@@ -10,6 +10,7 @@ export type ModelledOption =
   | "rw"
   | "bs"
   | "bssplit"
+  | "bsrange"
   | "size"
   | "io_size"
   | "iodepth"
@@ -88,9 +89,9 @@ const classes = new Map<string, OptionClass>([
   ["new_group", modelled("new_group")],
   ["kb_base", modelled("kb_base")],
   ["filename", modelled("filename")],
-  ["rate", ignored("requests are not held back to a bandwidth")],
-  ["bsrange", ignored("use bssplit for a mix of sizes")],
-  ["blocksize_range", ignored("use bssplit for a mix of sizes")],
+  ["rate", ignored("throughput is what the machine can do, not this bandwidth")],
+  ["bsrange", modelled("bsrange")],
+  ["blocksize_range", modelled("bsrange")],
   ["bs_unaligned", ignored("requests are aligned to their size")],
   ["blockalign", ignored("requests are aligned to their size")],
   ["ba", ignored("requests are aligned to their size")],
@@ -129,8 +130,11 @@ const classes = new Map<string, OptionClass>([
   ["latency_target", ignored("the depth is not searched for")],
   ["latency_window", ignored("the depth is not searched for")],
   ["max_latency", ignored("no bound on latency is checked")],
-  ["cpumask", ignored("jobs are spread over the CPUs in turn")],
-  ["cpus_allowed", ignored("jobs are spread over the CPUs in turn")],
+  ["cpumask", ignored("jobs are spread over the CPUs in turn; `cpus` of a scenario binds them")],
+  [
+    "cpus_allowed",
+    ignored("jobs are spread over the CPUs in turn; `cpus` of a scenario binds them"),
+  ],
   ["cpus_allowed_policy", ignored("jobs are spread over the CPUs in turn")],
   ["numa_cpu_nodes", ignored("jobs are spread over the CPUs in turn")],
   ["numa_mem_policy", ignored("buffers lie on the node of the device")],
