@@ -17,6 +17,7 @@ describe("flag values", () => {
 
   it("reads times with their unit and refuses others", () => {
     expect(["10ms", "1s", "500us", "1.5ms"].map(parseDurationNs)).toEqual([1e7, 1e9, 5e5, 1.5e6]);
+    expect(["2m", "1h"].map(parseDurationNs)).toEqual([120e9, 3600e9]);
     for (const text of ["10", "ms", "-1ms", "0ms", "1e3s", "99999s", ""]) {
       expect(() => parseDurationNs(text)).toThrow(/a time is a number/);
     }

@@ -43,14 +43,18 @@ const nsByUnit = new Map([
   ["us", 1e3],
   ["ms", 1e6],
   ["s", 1e9],
+  ["m", 60e9],
+  ["h", 3600e9],
 ]);
 
 /** A time with its unit, in nanoseconds: `10ms`, `1s`, `500us`. */
 export function parseDurationNs(text: string): number {
-  const match = /^(\d{1,12}(?:\.\d{1,9})?)(ns|us|ms|s)$/.exec(text);
+  const match = /^(\d{1,12}(?:\.\d{1,9})?)(ns|us|ms|s|m|h)$/.exec(text);
   const ns = match === null ? Number.NaN : Number(match[1]) * nsByUnit.get(match[2]!)!;
   if (ns >= 1 && ns <= DURATION_NS_MAX) return Math.round(ns);
-  throw new Error(`a time is a number with ns, us, ms or s, such as 10ms, not "${text}"`);
+  throw new Error(
+    `a time is a number with ns, us, ms, s, m or h, such as 10ms, up to 1h, not "${text}"`,
+  );
 }
 
 /** A seed: a whole number of 32 bits. */

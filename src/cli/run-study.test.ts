@@ -74,6 +74,15 @@ describe("iommukit run of devices' workloads", () => {
     else expect(stderr).toContain("no steady state");
   });
 
+  it.each([
+    ["{ window: { bytes: 4100 } }", "broadwell", "4100 bytes are no whole pages"],
+    ["{ allReduce: { nodes: [0, 0] } }", "all-reduce-host", "node 0 is there twice"],
+  ])("the workload %s is refused by name", async (body, machine, message) => {
+    const path = scenario("refused.yaml", `machine: ${machine}\nworkload: ${body}\n`);
+    const { status, stderr } = await run(path);
+    expect([status, stderr]).toEqual([2, expect.stringContaining(message)]);
+  });
+
   it.each(kinds)("%s prints figures, where the time went, and what would help", async (kind) => {
     const { status, stdout, stderr } = await run(examples[kind]);
     expect([status, stderr]).toEqual([0, ""]);

@@ -112,6 +112,11 @@ class StudyReader {
       const hint = `a window is of one page, ${PAGE_BYTES}, to ${windowBytesMax} bytes`;
       throw this.#wrong(["workload", "window", "bytes"], message, hint);
     }
+    if (windowBytes % PAGE_BYTES !== 0) {
+      const message = `workload.window.bytes: ${windowBytes} bytes are no whole pages`;
+      const hint = `a multiple of ${PAGE_BYTES}, such as ${Math.ceil(windowBytes / PAGE_BYTES) * PAGE_BYTES}`;
+      throw this.#wrong(["workload", "window", "bytes"], message, hint);
+    }
     if (faults?.kind === "pri" && atsEntries === undefined) {
       const message = "workload.window.faults.kind: page requests without ATS";
       const hint = "give atsEntries: who asks for pages has a translation cache of its own";
@@ -122,7 +127,7 @@ class StudyReader {
       ...(atsEntries === undefined ? {} : { atsEntries }),
       ...(faults === undefined ? {} : { faults }),
       machine,
-      windowBytes: Math.ceil(windowBytes / PAGE_BYTES) * PAGE_BYTES,
+      windowBytes,
       isWrite: write,
       isSingle: single,
       isWarm: warm,
@@ -147,6 +152,9 @@ class StudyReader {
     for (const [index, node] of taking.entries()) {
       const message = `workload.allReduce.nodes[${index}]: nothing is on node ${node}`;
       if (!known.includes(node)) throw this.#wrong([...at, "nodes", index], message, hint);
+      if (taking.indexOf(node) === index) continue;
+      const twice = `workload.allReduce.nodes[${index}]: node ${node} is there twice`;
+      throw this.#wrong([...at, "nodes", index], twice, "name each node once");
     }
     if (!known.includes(mapperNode)) {
       const message = `workload.allReduce.mapperNode: there is no node ${mapperNode}`;
