@@ -37,4 +37,6 @@ export async function main(words: readonly string[]): Promise<void> {
   const exit = await runCommandLine(words, terminal, process.env.IOMMUKIT_DEBUG === "1");
   terminal.clear();
   process.exitCode = exit;
+  // What went wrong may have left something open that would keep this process.
+  if (exit === Exit.INTERNAL) process.exit();
 }

@@ -85,8 +85,11 @@ async function serveIn(
     killWorker: () => supervisor.kill(),
     async stop() {
       metrics.close();
-      await supervisor.stop();
-      folder.remove();
+      try {
+        await supervisor.stop();
+      } finally {
+        folder.remove();
+      }
     },
   };
 }

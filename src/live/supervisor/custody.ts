@@ -30,17 +30,21 @@ export class DeviceCustody {
    *
    * @param taken - bytes of the stream that its reader had taken: descriptors kept for bytes behind
    *   these were kept by one that ended before it took them, and have come again; null for none
+   * @returns false where this process has had no room for some of them
    */
-  keep(kept: readonly Kept[], fds: readonly number[], taken: number | null): void {
+  keep(kept: readonly Kept[], fds: readonly number[], taken: number | null): boolean {
     if (taken !== null) {
       const again = [...this.#kept].filter(([, { end }]) => end > taken);
       this.drop(again.map(([number]) => number));
     }
     for (const [index, { number, end }] of kept.entries()) {
       this.drop([number]);
-      this.#system.ledger.hand(fds[index]!, `custody of ${this.name}`);
-      this.#kept.set(number, { fd: fds[index]!, end });
+      const fd = fds[index]!;
+      if (fd < 0) continue;
+      this.#system.ledger.hand(fd, `custody of ${this.name}`);
+      this.#kept.set(number, { fd, end });
     }
+    return fds.every((fd) => fd >= 0);
   }
 
   drop(numbers: readonly number[]): void {

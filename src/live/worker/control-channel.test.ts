@@ -60,6 +60,30 @@ describe("a control channel", () => {
     expect(sender.isWaiting).toBe(false);
   });
 
+  it("gives −1 for descriptors there was no room for, and later frames their own", () => {
+    const { left, right, sender, receiver } = make(100_000);
+    const event = left.createEvent("test");
+    const take = right.receive.bind(right);
+    right.receive = (fd, slot, how, owner) => {
+      const count = take(fd, slot, how, owner);
+      // What a kernel does for a process whose table is full after one descriptor.
+      const [first, ...others] = count > 0 ? slot.descriptors() : [];
+      for (const one of others) right.close(one);
+      if (others.length > 0) slot.complete(count, [first!], true);
+      return count;
+    };
+    sender.post({ name: "none" });
+    sender.post({ name: "three" }, [event, event, event]);
+    sender.post({ name: "one" }, [event]);
+    const came = receiver.receive();
+    expect(came.map(({ frame, fds }) => [frame.name, ...fds.map((fd) => fd < 0)])).toEqual([
+      ["none"],
+      ["three", false, true, true],
+      ["one", false],
+    ]);
+    receiver.dispose();
+  });
+
   it("waits for room a bounded time", () => {
     const { left, sender, receiver } = make(20);
     sender.post({ name: "long".repeat(100) });

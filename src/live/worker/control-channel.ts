@@ -26,7 +26,7 @@ interface Outgoing {
 /** A frame that came. */
 export interface Incoming<Frame> {
   readonly frame: Frame;
-  /** The receiver's from now on. */
+  /** The receiver's from now on; −1 for one that this process had no room for. */
   readonly fds: readonly number[];
 }
 
@@ -124,15 +124,30 @@ export class ControlChannel<Sent, Received> {
       held.set(this.#held);
       held.set(view.u8.subarray(area, area + count), this.#held.length);
       this.#held = held;
+      if (this.#in.isTruncated) this.#padDescriptors();
       this.#cut(frames);
     }
   }
 
   dispose(): void {
     this.isClosed = true;
-    for (const fd of this.#heldFds.splice(0)) this.#system.close(fd);
+    for (const fd of this.#heldFds.splice(0)) if (fd >= 0) this.#system.close(fd);
     this.#system.unmap(this.#memory);
     this.#system.close(this.fd);
+  }
+
+  /**
+   * Stands in for descriptors that got lost, so that those of later frames are not taken for them.
+   * A receive ends behind a message with descriptors: what is missing was the last frame's.
+   */
+  #padDescriptors(): void {
+    let told = 0;
+    const header = new DataView(this.#held.buffer, this.#held.byteOffset, this.#held.length);
+    for (let at = 0; at + HEADER_BYTES <= this.#held.length; ) {
+      told += header.getUint32(at + 4, true);
+      at += HEADER_BYTES + header.getUint32(at, true);
+    }
+    while (this.#heldFds.length < told) this.#heldFds.push(-1);
   }
 
   #cut(frames: Incoming<Received>[]): void {
