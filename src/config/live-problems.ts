@@ -17,6 +17,8 @@ const DISK_BYTES_MAX = 1n << 47n;
 /** What a disk kept in the memory of this process may hold. */
 const MEMORY_DISK_MAX = 1n << 31n;
 const BLOCK_BYTES = 512n;
+/** Sockets of the runtime folder that are no device's. */
+const RESERVED: readonly string[] = ["metrics", "control", "agent"];
 /** Slots of q35 that QEMU itself fills. */
 const TAKEN = new Map([
   [0, "the host bridge of q35"],
@@ -87,6 +89,9 @@ function nameProblems({ ports = [], iommu, disks = [] }: LiveDocument): LiveProb
   ];
   const seen = new Set<string>();
   return named.flatMap(([name, path]) => {
+    if (RESERVED.includes(name)) {
+      return [{ path, message: `${name}.sock is a socket of the machine's own, not of a device` }];
+    }
     const isNew = !seen.has(name);
     seen.add(name);
     return isNew ? [] : [{ path, message: `there are two called ${name}` }];

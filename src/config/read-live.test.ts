@@ -93,6 +93,14 @@ describe("a machine file", () => {
       "1:1 memory: this is no address or size, such as 0xfee00000 or 16GiB",
     ],
     [`${head}cpu: 2\n`, '3:1 there is no key "cpu"'],
+    [
+      `${head}disks: [{ kind: nvme, name: metrics, at: 4, size: 1MiB }]\n`,
+      "3:29 metrics.sock is a socket of the machine's own, not of a device",
+    ],
+    [
+      `${head}iommu: { at: 3, name: control }\n`,
+      "3:23 control.sock is a socket of the machine's own, not of a device",
+    ],
     [`${head}iommu: { at: 31 }\n`, "3:14 slot 31 of bus 0 has the ISA bridge of q35 already"],
     [
       `${head}iommu: { at: 01:03.0 }\n`,
