@@ -186,7 +186,7 @@ describe("bad job files", () => {
     ["[]\n", "fio/bad-section", 1, 1],
     ["[a]\n  rw = read\n", "fio/blank-at-equals", 2, 3],
     ["[a]\ninclude other.fio\n", "fio/include", 2, 1],
-    ["[a]\nbs=${SIZE}\n", "fio/variable", 2, 1],
+    ["[a]\nbs=\u0024{SIZE}\n", "fio/variable", 2, 1],
     ["[a]\nbsrange=4k-64k\n", "fio/bsrange", 2, 1],
     ["[a]\nioengine=http\n", "fio/bad-engine", 2, 10],
     ["[a]\nioengine=libiao\niodepth=4\n", "fio/bad-engine", 2, 10],
