@@ -18,6 +18,7 @@ export const Flag = {
   EFD_CLOEXEC: 0x8_0000,
   O_RDONLY: 0,
   O_RDWR: 2,
+  O_ACCMODE: 3,
   O_NONBLOCK: 0x800,
   O_CLOEXEC: 0x8_0000,
   AT_EMPTY_PATH: 0x1000,
@@ -35,6 +36,7 @@ export const Flag = {
 } as const;
 
 export const Option = {
+  F_GETFL: 3,
   F_DUPFD_CLOEXEC: 1030,
   F_ADD_SEALS: 1033,
   F_GET_SEALS: 1034,

@@ -100,6 +100,11 @@ class LinuxSystem implements System {
     };
   }
 
+  isWritable(fd: number): boolean {
+    const flags = this.#calls.fcntl(fd, Option.F_GETFL, 0);
+    return flags >= 0 && (flags & Flag.O_ACCMODE) === Flag.O_RDWR;
+  }
+
   allocate(bytes: number, owner: string): Mapping {
     const mapping = this.#anonymous(bytes);
     this.ledger.enterMapping(mapping.address, owner);

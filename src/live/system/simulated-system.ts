@@ -90,6 +90,10 @@ export class SimulatedSystem implements System {
     return { ...common, kind: object.kind === "event" ? "other" : "socket", inode: 0, bytes: 0 };
   }
 
+  isWritable(fd: number): boolean {
+    return this.#table.get(fd)?.isWritable === true;
+  }
+
   allocate(bytes: number, owner: string): Mapping {
     const rounded = (bytes + this.pageBytes - 1) & -this.pageBytes;
     return this.#mapped(this.#memory.map(new ArrayBuffer(rounded), 0, rounded), owner);

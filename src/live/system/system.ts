@@ -88,6 +88,8 @@ export interface System extends CallMemory {
   duplicateTo(fd: number, target: number, owner: string): number;
   /** Error 0 and what is known, or an error number. */
   status(fd: number): FileStatus | number;
+  /** Whether the descriptor was opened for reading and writing. */
+  isWritable(fd: number): boolean;
 
   // Memory, beside that of {@link CallMemory}.
   map(request: MapRequest, owner: string): Mapping | number;

@@ -42,6 +42,18 @@ describe("windows of memory files", () => {
     expect(system.resize(fd, 4096)).toBe(-Errno.EPERM);
   });
 
+  it("give a descriptor no more than it has, whoever else has the file", () => {
+    const kernel = new SimulatedKernel();
+    const system = new SimulatedSystem(kernel);
+    const cache = new WindowCache(system, "vm", { unsealed: "trust" });
+    kernel.createFile("/ram", MIB);
+    const whole = system.open("/ram", "read-write", "vm");
+    const readOnly = system.open("/ram", "read", "vm");
+    held(cache.hold(whole, 0, MIB, "shared"));
+    expect(cache.hold(readOnly, 0, MIB, "shared")).toBe(Errno.EACCES);
+    held(cache.hold(readOnly, 0, MIB, "private"));
+  });
+
   it("refuse files that others can make shorter, unless the client is trusted", () => {
     const system = simulated();
     const fd = system.createMemoryFile("ram", MIB, "vm");

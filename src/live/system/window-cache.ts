@@ -93,13 +93,18 @@ export class WindowCache {
     if (typeof status === "number") return -status;
     if (status.kind !== "regular") return Errno.ENODEV;
     if (end > status.bytes) return Errno.EINVAL;
-    const file = `${status.device}/${status.inode}/${access}`;
+    // A window that another descriptor of the file made must not give this one more than it has.
+    if (access === "shared" && !this.#system.isWritable(fd)) return Errno.EACCES;
+    // Huge pages are reserved for shared windows alone; without, touching one could end the process.
+    const isHuge = status.blockBytes > this.#system.pageBytes;
+    const mapped = isHuge ? "shared" : access;
+    const file = `${status.device}/${status.inode}/${mapped}`;
     const windows: Window[] = [];
     const pieces: WindowPiece[] = [];
     for (let at = offset; at < end; ) {
       const start = Math.floor(at / MAP_BYTES_MAX) * MAP_BYTES_MAX;
       const most = Math.min(MAP_BYTES_MAX, status.bytes - start);
-      const window = this.#take(`${file}/${start}`, fd, start, most, at, access);
+      const window = this.#take(`${file}/${start}`, fd, start, most, at, mapped);
       if (typeof window === "number") {
         for (const taken of windows) this.#drop(taken);
         return window;
