@@ -10,8 +10,11 @@ import { HeaderFlag } from "./protocol.ts";
 import { ReplyWriter } from "./reply-writer.ts";
 import { StreamMemory, type StreamStorage } from "./stream-memory.ts";
 
-/** Bytes that one call takes at most, so that others have their turn. */
-const TURN_BYTES = 2 ** 20;
+/**
+ * Bytes that one call takes at most, so that others have their turn: a thousand regions of memory,
+ * and a large access in a few turns.
+ */
+const TURN_BYTES = 2 ** 16;
 
 /** Who handles messages. */
 export interface MessageHandler {
@@ -81,12 +84,13 @@ export class Connection {
       this.#handleAll();
       if (!this.writer.flush(this.transport)) this.#isLost = true;
       if (this.#isLost || this.writer.isFull) break;
-      const room = this.assembler.room();
+      const room = Math.min(this.assembler.room(), TURN_BYTES - taken);
       const count = this.#receive(room);
       if (count === 0) break;
       taken += count;
-      // Less than there was room for, and no descriptor that ended it: the stream is empty.
-      if (count < room && this.#fds.length === 0) {
+      // Less than there was room for, and no descriptor that ended it: the stream is empty. What
+      // was taken is handled in any case: nobody would come back for it.
+      if (taken >= TURN_BYTES || (count < room && this.#fds.length === 0)) {
         this.#handleAll();
         if (!this.writer.flush(this.transport)) this.#isLost = true;
         break;

@@ -206,6 +206,16 @@ describe("DMA_MAP", () => {
     expect(world.clientSystem.addSeals(fd, Seal.SEAL)).toBe(0);
     expect(client.map(0, PAGE, { fd })).toBe(13);
     expect(world.log[0]).toContain("refused with EACCES");
+    // However often it is tried, and for other reasons the file is not blamed.
+    const other = world.memoryFile(PAGE);
+    for (let round = 0; round < 3; round += 1) {
+      expect(client.map(0, PAGE, { fd: world.clientSystem.duplicate(fd, "client") })).toBe(13);
+      expect(client.map(0, 2 * PAGE, { fd: world.clientSystem.duplicate(other, "client") })).toBe(
+        EINVAL,
+      );
+    }
+    expect(world.log).toHaveLength(2);
+    expect(world.log[1]).not.toContain("its file");
   });
 
   it("keeps a file from shrinking while it is memory (U145)", () => {

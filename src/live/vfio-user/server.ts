@@ -82,6 +82,8 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
   #settleTurns = 0;
   #isBroken = false;
   #hasWarned = false;
+  /** Reasons for which the client's memory was refused; each is told once. */
+  readonly #refused = new Set<number>();
   #keptRevision = -1;
   #sessions = 0;
 
@@ -150,6 +152,7 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     this.#connection = null;
     this.client = null;
     this.#sessions += 1;
+    this.#refused.clear();
     this.reset();
     this.dma.clear();
     this.interrupts.clear();
@@ -222,9 +225,15 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
   }
 
   refusedMemory(errno: number): void {
+    if (this.#refused.has(errno)) return;
+    this.#refused.add(errno);
+    const why =
+      errno === Errno.EACCES
+        ? ": its file must be one that nobody can make shorter and that the client may write, as " +
+          "QEMU's memory-backend-memfd is"
+        : "";
     this.#log(
-      `${this.name}: a part of the machine's memory is refused with ${errnoName(errno)}: its file ` +
-        "must be one that nobody can make shorter, as QEMU's memory-backend-memfd is",
+      `${this.name}: a part of the machine's memory is refused with ${errnoName(errno)}${why}`,
     );
   }
 

@@ -297,6 +297,22 @@ it("a hundred thousand messages in large pieces are all answered, with bounded m
   world.end();
 });
 
+it("a burst of maps is taken in many turns, so that others have theirs", () => {
+  const world = new World();
+  const client = world.negotiate();
+  const at = (index: number) => pack([4, 32], [4, 3], [8, 0], [8, index * 8192], [8, 4096]);
+  const maps = Array.from({ length: 4000 }, (_, index) => message(2, at(index)));
+  const burst = join(...maps);
+  world.onTurn = () => {};
+  expect(client.sendRaw(burst)).toBe(burst.length);
+  expect(world.server.service()).toBe(true);
+  expect(world.server.dma.count).toBeGreaterThan(0);
+  expect(world.server.dma.count).toBeLessThanOrEqual(2 ** 16 / 48);
+  for (let turn = 0; turn < 4; turn += 1) world.server.service();
+  expect(world.server.dma.count).toBe(4000);
+  world.end();
+});
+
 it("two servers of one process keep their clients apart (U137, U163)", () => {
   const kernel = new SimulatedKernel();
   const systems = [new SimulatedSystem(kernel), new SimulatedSystem(kernel)] as const;
