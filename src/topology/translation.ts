@@ -129,7 +129,8 @@ function isItself(iommu: Iommu, segment: number, rid: number): boolean {
   return iommu.segment === segment && iommu.rid === rid;
 }
 
-function segmentOf(iommu: Iommu): number {
+/** The segment whose rest an IOMMU can take: its own, 0 where it has none. */
+export function segmentOf(iommu: Iommu): number {
   return iommu.kind === "vtd" || iommu.kind === "amd" || iommu.kind === "virtio-pci"
     ? iommu.segment
     : 0;

@@ -330,3 +330,54 @@ describe("a machine written and read", () => {
     expect(() => buildTable("viot", machineWith([iommu]))).toThrow(/32 bits/);
   });
 });
+
+describe("a unit that takes the rest", () => {
+  const rest = { ...common, includesRest: true, segment: 0 };
+  const claimed = range(0x100, 0x1ff);
+
+  it("is all functions of an IVRS, which has an entry for that", () => {
+    const unit: AmdIommu = {
+      ...rest,
+      kind: "amd",
+      name: "ivhd0",
+      rid: 2,
+      capabilityOffset: 0x40,
+      registers: { start: 0xfd20_0000n, last: 0xfd27_ffffn },
+      features: null,
+      features2: null,
+      interruptSources: [{ kind: "ioapic", id: 0, segment: 0, rid: 0xa0 }],
+    };
+    const { iommus } = machineOf([buildTable("ivrs", { ...EMPTY_MACHINE, iommus: [unit] })]);
+    expect(iommus[0]!.translates).toMatchObject([{ firstRid: 0, lastRid: 0xffff }]);
+  });
+
+  it("has what no other claims in IORT and VIOT", () => {
+    const smmu: SmmuIommu = {
+      ...rest,
+      kind: "smmuv3",
+      name: "smmu3",
+      registers: { start: 0x905_0000n, last: 0x906_ffffn },
+      isCoherent: true,
+      interrupts: [],
+    };
+    const other = { ...smmu, includesRest: false, translates: [claimed] };
+    const found = machineOf([
+      buildTable("iort", { ...EMPTY_MACHINE, iommus: [smmu, other] }),
+    ]).iommus;
+    const gaps = [range(0, 0xff), range(0x200, 0xffff)];
+    expect(found.map((one) => one.translates)).toEqual([gaps, [claimed]]);
+    const virtio: VirtioPciIommu = { ...rest, kind: "virtio-pci", name: "v", rid: 8, segment: 0 };
+    const [viot] = machineOf([buildTable("viot", { ...EMPTY_MACHINE, iommus: [virtio] })]).iommus;
+    expect(viot!.translates).toEqual([range(0, 0xffff)]);
+  });
+});
+
+it("memory at unknown addresses is refused by SRAT, which names the node", () => {
+  const nodes = [node(0), node(1, { memoryBytes: 2n ** 38n })];
+  expect(() => buildTable("srat", { ...EMPTY_MACHINE, nodes })).toThrow(/node 1 has memory/);
+});
+
+it("an x86 machine has no IORT", () => {
+  const machine = { ...EMPTY_MACHINE, architecture: "x86_64" };
+  expect(() => buildTable("iort", machine)).toThrow(/no SMMU/);
+});

@@ -5,6 +5,7 @@
  */
 import type { FirmwareRegion, Machine, SmmuIommu } from "../../topology/machine.ts";
 import { cannotDescribe } from "../build-error.ts";
+import { withRestAsRanges } from "../rest-ranges.ts";
 import {
   IdMapping,
   Iort,
@@ -27,6 +28,13 @@ const RID_LAST = 0xffff;
 const NO_ADDRESS_LIMIT = 64;
 /** The length of a node has 16 bits: some 3270 mappings of 20 bytes, less what else it has. */
 const MAPPINGS_MAX = 3200;
+/** Issue E.e, from which on a flag says whether an SMMU has a mapping for its own interrupts. */
+const SMMU_V3_REVISION = 5;
+/**
+ * Behind the only mapping. Before E.e an SMMU without GSIVs had its own mapping at this index, which
+ * Linux skips for devices: at 0, their ids would not reach the ITS.
+ */
+const NO_MAPPING = 1;
 /** Cache coherent, by a coherent path and with coherent attributes. */
 const COHERENT = { cacheCoherent: 1, allocationHints: 0, memoryFlags: 3 };
 
@@ -41,7 +49,7 @@ interface Mapping {
 
 /** IORT of a machine. @throws StackError when it has neither SMMU nor host bridge */
 export function buildIort(machine: Machine, ids: TableIds): Uint8Array {
-  const builder = new IortBuilder(machine);
+  const builder = new IortBuilder(withRestAsRanges("iort", machine, ["smmuv3", "smmuv2"]));
   return builder.build(ids);
 }
 
@@ -61,6 +69,13 @@ class IortBuilder {
     const smmus = this.#machine.iommus.filter(
       (iommu): iommu is SmmuIommu => iommu.kind === "smmuv3" || iommu.kind === "smmuv2",
     );
+    const isX86 =
+      this.#machine.architecture?.startsWith("x86") === true ||
+      this.#machine.iommus.some(({ kind }) => kind === "vtd" || kind === "amd");
+    if (smmus.length === 0 && isX86) {
+      const message = "the machine has no SMMU, and is an x86 one";
+      throw cannotDescribe("iort", message, "VT-d is in dmar, AMD-Vi in ivrs");
+    }
     const segments = this.#segments(smmus);
     if (smmus.length === 0 && segments.length === 0) {
       throw cannotDescribe(
@@ -134,7 +149,7 @@ class IortBuilder {
     const [eventGsiv = 0, priGsiv = 0, errorGsiv = 0, syncGsiv = 0] = smmu.interrupts;
     const node = this.#machine.nodes.find((one) => one.id === smmu.node);
     const at = this.#writer.put(SmmuV3, {
-      ...this.#head(4, 4),
+      ...this.#head(4, SMMU_V3_REVISION),
       base: smmu.registers.start,
       flags: (smmu.isCoherent ? 1 : 0) | (node === undefined ? 0 : 8),
       vatos: 0n,
@@ -145,7 +160,7 @@ class IortBuilder {
       syncGsiv,
     });
     const proximityDomain = node === undefined ? 0 : domainOf(node);
-    this.#writer.put(SmmuV3Placement, { proximityDomain, deviceIdMapping: 0 });
+    this.#writer.put(SmmuV3Placement, { proximityDomain, deviceIdMapping: NO_MAPPING });
     return at;
   }
 

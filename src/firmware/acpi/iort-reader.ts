@@ -27,6 +27,7 @@ import {
   SmmuV3Placement,
 } from "./iort.ts";
 import { draftIommu, isDraft } from "./iort-draft.ts";
+import { ownMapping } from "./iort-own-mapping.ts";
 import { type MachineParts, RANGES_MAX, type ReadContext } from "./reading.ts";
 
 const SOURCE = "drivers/acpi/arm64/iort.c";
@@ -303,6 +304,8 @@ class IortReader {
       interruptSources: [],
     };
     if (isA(node, SmmuV3)) {
+      const own = ownMapping(node);
+      if (own !== null) this.#warn("iort/own-mapping", own.at, own.message, own.effect, own.where);
       const { base, flags, eventGsiv, priGsiv, errorGsiv, syncGsiv } = node.values;
       return {
         ...common,

@@ -58,6 +58,17 @@ describe("IORT", () => {
     expect(codesOf(bytes)).toEqual([]);
   });
 
+  it("warns where devices lead through the mapping of an SMMU's own interrupts", () => {
+    const wired = smmu(0, 0, [[0, 0xffff, 0, at([], 0)]]);
+    expect(codesOf(iort(5, its, wired))).toEqual([]);
+    // Without a wired event interrupt, index 0 of a node of revision 4 counts.
+    const EVENT_GSIV = 44;
+    const bare = wired.with(EVENT_GSIV, 0);
+    expect(codesOf(iort(5, its, bare))).toEqual(["iort/own-mapping"]);
+    // From revision 5 on a flag decides alone.
+    expect(codesOf(iort(5, its, bare.with(3, 5)))).toEqual([]);
+  });
+
   it("takes an ID that two mappings share to the later one, and says why (F35)", () => {
     const to = at([its], 1);
     const maps: Mapping[] = [

@@ -4,6 +4,7 @@
  */
 import type { AmdIommu, FirmwareRegion, Machine, RidRange } from "../../topology/machine.ts";
 import { cannotDescribe } from "../build-error.ts";
+import { withRestAsRanges } from "../rest-ranges.ts";
 import {
   AliasSelect,
   HidDevice,
@@ -31,7 +32,8 @@ const RID_LAST = 0xffff;
 const FLAGS = 0x10;
 
 /** IVRS of a machine. @throws StackError when it has no AMD-Vi unit */
-export function buildIvrs(machine: Machine, ids: TableIds): Uint8Array {
+export function buildIvrs(given: Machine, ids: TableIds): Uint8Array {
+  const machine = withRestAsRanges("ivrs", given, ["amd"]);
   const units = machine.iommus.filter((iommu): iommu is AmdIommu => iommu.kind === "amd");
   if (units.length === 0) {
     throw cannotDescribe(

@@ -3,6 +3,7 @@
 import { ridOf } from "../../iommu/pci-function.ts";
 import type { HostBridge, Machine, NumaNode } from "../../topology/machine.ts";
 import { cannotDescribe } from "../build-error.ts";
+import { checkMemoryRanges } from "../memory-ranges.ts";
 import { EcamRange, Mcfg } from "./mcfg.ts";
 import { Slit } from "./slit.ts";
 import {
@@ -31,6 +32,7 @@ export function domainOf(node: NumaNode): number {
 /** SRAT of a machine: CPUs and initiators in the order of nodes, then memory. */
 export function buildSrat(machine: Machine, ids: TableIds): Uint8Array {
   checkNodes("srat", machine);
+  checkMemoryRanges("srat", machine.nodes);
   const writer = new TableWriter();
   const header = headerValues("SRAT", SRAT_REVISION, ids);
   // The reserved bytes behind the table's own revision are part of the fixed part.

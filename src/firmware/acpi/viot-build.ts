@@ -1,6 +1,7 @@
 /** Writes a machine's virtio-iommus as a VIOT: IOMMU nodes first, then what is behind each. */
 import type { Machine, RidRange, VirtioMmioIommu, VirtioPciIommu } from "../../topology/machine.ts";
 import { cannotDescribe } from "../build-error.ts";
+import { withRestAsRanges } from "../rest-ranges.ts";
 import { headerValues, type TableIds, TableWriter } from "./table-writer.ts";
 import { MmioEndpoint, PciRange, Viot, VirtioMmio, VirtioPci } from "./viot.ts";
 
@@ -8,7 +9,8 @@ import { MmioEndpoint, PciRange, Viot, VirtioMmio, VirtioPci } from "./viot.ts";
 const REVISION = 0;
 
 /** VIOT of a machine. @throws StackError when it has no virtio-iommu */
-export function buildViot(machine: Machine, ids: TableIds): Uint8Array {
+export function buildViot(given: Machine, ids: TableIds): Uint8Array {
+  const machine = withRestAsRanges("viot", given, ["virtio-pci", "virtio-mmio"]);
   const iommus = machine.iommus.filter(
     (iommu): iommu is VirtioPciIommu | VirtioMmioIommu =>
       iommu.kind === "virtio-pci" || iommu.kind === "virtio-mmio",

@@ -3,6 +3,7 @@ import type { Machine, VirtioMmioIommu, VirtioPciIommu } from "../../topology/ma
 import { Config } from "../../virtio/iommu/protocol.ts";
 import type { Encodable, Fields } from "../../wire/layout.ts";
 import { cannotDescribe } from "../build-error.ts";
+import { withRestAsRanges } from "../rest-ranges.ts";
 import {
   type Dialect,
   dialects,
@@ -22,7 +23,10 @@ type Values = Record<string, number | bigint>;
 /** The config space up to the end of the list. @throws StackError `firmware/cannot-describe` */
 export function buildBuiltin(machine: Machine, dialect: Dialect): Uint8Array {
   const format = dialects[dialect];
-  const structures = structuresOf(onlyIommu(machine), dialect);
+  const structures = structuresOf(
+    onlyIommu(withRestAsRanges(AS, machine, ["virtio-pci", "virtio-mmio"])),
+    dialect,
+  );
   const bytes = new Uint8Array(format.listAt + STRIDE * structures.length);
   const view = new DataView(bytes.buffer);
   Config.encode(

@@ -55,7 +55,7 @@ export function buildDevicetree(machine: Machine): DevicetreeParts {
       model: strings("iommukit topology"),
     },
     [
-      ...numaNodes(machine),
+      ...numaNodes(machine, AS),
       ...machine.hostBridges.map((one) => hostBridge(one, machine, phandles)),
       ...iommus
         .filter((one) => one.kind !== "virtio-pci")

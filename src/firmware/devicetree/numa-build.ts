@@ -1,13 +1,15 @@
 /** NUMA nodes of a machine as devicetree nodes: CPUs, memory, distances. Source: binding numa. */
 import type { Machine } from "../../topology/machine.ts";
 import { hex } from "../../units.ts";
+import { checkMemoryRanges } from "../memory-ranges.ts";
 import { cells, type DtNode, dtNode, strings, twoCells } from "./tree.ts";
 
 /** What a CPU is compatible with; others have no name that Linux looks for. */
 const cpuNames: Readonly<Record<string, string>> = { aarch64: "arm,armv8", riscv64: "riscv" };
 
 /** `cpus`, `memory@…` and `distance-map`; none where the machine names no nodes. */
-export function numaNodes({ nodes, architecture }: Machine): DtNode[] {
+export function numaNodes({ nodes, architecture }: Machine, as: string): DtNode[] {
+  checkMemoryRanges(as, nodes);
   if (nodes.length === 0) return [];
   const compatible = cpuNames[architecture ?? "aarch64"];
   const cpus = nodes
