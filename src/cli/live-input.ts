@@ -1,5 +1,5 @@
 /** Reads a machine file for the verbs that serve one, and knows where its runtime folder is. */
-import { readFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { liveMachineFromYaml } from "../config/read-live.ts";
 import { StackError } from "../errors.ts";
@@ -10,24 +10,41 @@ const FILE_BYTES_MAX = 1 << 20;
 
 /** Reads a machine file; paths in it are relative to it. */
 export function readLiveMachine(file: string): LiveMachine {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(file === "-" ? 0 : file);
-  } catch (cause) {
-    throw new StackError({
-      code: "cli/unreadable",
-      kind: "input",
-      message: `The machine file cannot be read (${(cause as NodeJS.ErrnoException).code})`,
-      at: { file },
-      cause,
-    });
-  }
-  if (bytes.length > FILE_BYTES_MAX) {
-    const message = "The machine file is longer than 1 MiB";
-    throw new StackError({ code: "cli/unreadable", kind: "input", message, at: { file } });
-  }
+  const text = textOf(file);
   const base = file === "-" ? process.cwd() : dirname(file);
-  return liveMachineFromYaml(bytes.toString("utf8"), file, (path) => resolve(base, path));
+  return liveMachineFromYaml(text, file, (path) => resolve(base, path));
+}
+
+/** Reads no more than a machine file may have, whatever it is that is named: a device never ends. */
+function textOf(file: string): string {
+  const bytes = Buffer.alloc(FILE_BYTES_MAX + 1);
+  let count = 0;
+  let fd = 0;
+  try {
+    // A pipe that nobody writes to would hold the opening for ever.
+    if (file !== "-") fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    if (file !== "-" && !fstatSync(fd).isFile()) throw unreadable(file, "it is no regular file");
+    for (let more = 1; more > 0 && count < bytes.length; count += more)
+      more = readSync(fd, bytes, count, bytes.length - count, null);
+  } catch (cause) {
+    if (cause instanceof StackError) throw cause;
+    throw unreadable(file, (cause as NodeJS.ErrnoException).code ?? String(cause), cause);
+  } finally {
+    if (fd > 0) closeSync(fd);
+  }
+  if (count > FILE_BYTES_MAX) throw unreadable(file, "it is longer than 1 MiB");
+  return bytes.toString("utf8", 0, count);
+}
+
+function unreadable(file: string, why: string, cause?: unknown): StackError {
+  return new StackError({
+    code: "cli/unreadable",
+    kind: "input",
+    message: `The machine file cannot be read: ${why}`,
+    at: { file },
+    hint: "name a file in YAML; `-` reads standard input",
+    cause,
+  });
 }
 
 /** Where the runtime folder of a machine is. */

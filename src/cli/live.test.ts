@@ -1,5 +1,5 @@
 /** The verbs of the live path as a process: refusals, readiness, metrics, nothing left behind. */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -21,6 +21,25 @@ describe("a machine file that is wrong", () => {
     const run = await runCli([verb, path]);
     expect([run.status, run.stdout]).toEqual([2, ""]);
     expect(run.stderr).toMatch(/bad\.yaml:3:\d+: slot 31 of bus 0 has the ISA bridge of q35/);
+  });
+
+  it.each([
+    ["/dev/zero", "it is no regular file"],
+    ["/", "it is no regular file"],
+    ["/nowhere.yaml", "ENOENT"],
+  ])("that is %s ends serve with status 2", async (path, why) => {
+    const run = await runCli(["serve", path]);
+    expect([run.status, run.stdout]).toEqual([2, ""]);
+    expect(run.stderr).toContain(why);
+  });
+
+  it("that is too long, or a pipe, ends serve with status 2", async () => {
+    const long = await runCli(["serve", files.write("long.yaml", "#".repeat((1 << 20) + 1))]);
+    expect([long.status, long.stderr.includes("longer than 1 MiB")]).toEqual([2, true]);
+    const pipe = join(files.folder, "pipe");
+    execFileSync("mkfifo", [pipe]);
+    const run = await runCli(["serve", pipe]);
+    expect([run.status, run.stderr.includes("no regular file")]).toEqual([2, true]);
   });
 
   it("with an image that is not there ends serve with status 2, and leaves no folder", async () => {
@@ -67,7 +86,9 @@ describe("serve", () => {
     });
     const ended = new Promise((resolve) => child.on("exit", resolve));
     expect((await runCli(["serve", "--wait", ...common])).status).toBe(0);
-    expect((await runCli(["serve", ...common])).status).toBe(2);
+    const second = await runCli(["serve", ...common]);
+    expect(second.status).toBe(2);
+    expect(second.stderr).toContain(`process ${child.pid} serves the machine t`);
     expect((await runCli(["top", "--once", "--interval", "10ms", ...common])).status).toBe(0);
     child.kill("SIGTERM");
     expect(await ended).toBe(0);
