@@ -340,6 +340,27 @@ describe.skipIf(process.platform !== "linux")("a supervisor", () => {
     expect(system.ledger.open).toEqual([]);
   });
 
+  it("lets a client wait while there is no descriptor for it, without spinning (EMFILE)", async () => {
+    const supervisor = await start();
+    const accept = system.accept.bind(system);
+    let tries = 0;
+    system.accept = () => {
+      tries += 1;
+      return -Errno.EMFILE;
+    };
+    const client = await Client.connect(system, path("adder0"));
+    while (tries === 0) await pause(5);
+    await pause(300);
+    expect(tries).toBe(1);
+    expect(lines).toEqual([expect.stringContaining("cannot be accepted (EMFILE)")]);
+    system.accept = accept;
+    await client.setUp();
+    await client.burst(5);
+    client.dispose();
+    await supervisor.stop();
+    expect(system.ledger.open).toEqual([]);
+  });
+
   it("says why the devices cannot be made, and leaves nothing behind", async () => {
     const error = await start({ refuse: "no such disk" }).catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(StackError);
