@@ -33,6 +33,8 @@ const INPUT_BITS = 48n;
 /** What Linux is told of domains, and how much PROBE answers. */
 const DOMAIN_LAST = 0xffff;
 const PROBE_BYTES = 64;
+/** Memory that a VMM shares beside the machine's own: firmware, ROMs, a display's. */
+const FIRMWARE_BYTES = 2 ** 29;
 
 /** What all devices of a machine share. */
 interface Shared {
@@ -54,7 +56,7 @@ export function assemble(machine: LiveMachine, context: WorkerContext): WorkerDe
   const devices: PublishedDevice[] = [];
   let tlb: IommuTlb | null = null;
   const { system, windows, log } = context;
-  const files = new MachineFiles(system, windows, log);
+  const files = new MachineFiles(system, windows, log, machine.memoryBytes + FIRMWARE_BYTES);
   const below: Below = { stages: stagesOf(machine, context), files };
   if (iommu !== null) {
     const meter = new IommuMeter(context.metrics, iommu.name);

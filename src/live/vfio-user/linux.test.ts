@@ -35,6 +35,17 @@ describe.skipIf(!isLinux)("on Linux", () => {
     world.end();
   });
 
+  it("memory goes with its client: no window of it stays", async () => {
+    const { world, client } = await open();
+    const before = world.system.ledger.mappingCount;
+    expect(client.map(0, 16 * PAGE, { fd: world.memoryFile(16 * PAGE) })).toBe(0);
+    expect(world.files.windowCount).toBe(1);
+    client.close();
+    expect([world.files.windowCount, world.server.connection]).toEqual([0, null]);
+    expect(world.system.ledger.mappingCount).toBeLessThanOrEqual(before);
+    world.end();
+  });
+
   it("a burst of maps with descriptors among posted writes keeps each with its own (U2, U43)", async () => {
     const { world, client } = await open();
     for (let index = 0; index < 60; index += 1) {

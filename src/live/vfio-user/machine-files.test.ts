@@ -21,7 +21,7 @@ function make() {
   const files = {
     hold: (fd: number) => (fd === 99 ? Errno.EACCES : { pieces: [], release: () => {} }),
   };
-  const machine = new MachineFiles({ status }, files, (line) => log.push(line));
+  const machine = new MachineFiles({ status }, files, (line) => log.push(line), 16_384);
   const hold = (device: string) => {
     const seen = machine.of(device);
     return (fd: number) => seen.hold(fd, 0, 4096, "shared");
@@ -61,4 +61,13 @@ it("what is refused for another reason is not held (U173)", () => {
   expect(iommu(99)).toBe(Errno.EACCES);
   expect(iommu(-1)).toBe(Errno.EBADF);
   expect(disk(7)).toBeTypeOf("object");
+});
+
+it("no device is given more than the machine has, until it gives some back", () => {
+  const { disk, log } = make();
+  const holds = Array.from({ length: 4 }, () => disk(1)) as FileHold[];
+  for (let round = 0; round < 3; round += 1) expect(disk(1)).toBe(Errno.ENOMEM);
+  expect(log).toEqual([expect.stringContaining("more than the machine has")]);
+  holds[2]!.release();
+  expect(disk(1)).toBeTypeOf("object");
 });

@@ -5,6 +5,7 @@
  * memory: a virtio-iommu of one guest must not steer DMA into another.
  */
 import { Errno } from "../../errno.ts";
+import { sizeText } from "../../units.ts";
 import type { System } from "../system/system.ts";
 import type { FileHold, MemoryFiles } from "./ports.ts";
 
@@ -16,14 +17,20 @@ export class MachineFiles {
   readonly #system: Pick<System, "status">;
   readonly #files: MemoryFiles;
   readonly #log: (line: string) => void;
+  readonly #bytesMax: number;
   readonly #devices = new Map<string, Holds>();
 
-  /** @param files - where they are looked at in memory */
+  /**
+   * @param files - where they are looked at in memory
+   * @param bytesMax - of each device's regions together: what is held is brought in
+   */
   constructor(
     system: Pick<System, "status">,
     files: MemoryFiles,
     log: (line: string) => void = () => {},
+    bytesMax: number = Number.POSITIVE_INFINITY,
   ) {
+    this.#bytesMax = bytesMax;
     this.#system = system;
     this.#files = files;
     this.#log = log;
@@ -33,21 +40,39 @@ export class MachineFiles {
   of(device: string): MemoryFiles {
     const holds: Holds = this.#devices.get(device) ?? new Map();
     this.#devices.set(device, holds);
+    let held = 0;
+    let hasTold = false;
+    const tell = (line: string) => {
+      if (!hasTold) this.#log(`${device}: ${line}`);
+      hasTold = true;
+    };
     return {
+      trim: () => {
+        hasTold = false;
+        this.#files.trim?.();
+      },
       hold: (fd, offset, bytes, access) => {
         const status = this.#system.status(fd);
         if (typeof status === "number") return -status;
         const file = `${status.device}:${status.inode}`;
         const stranger = holds.has(file) ? null : this.#strangerTo(device, file);
         if (stranger !== null) {
-          this.#log(
-            `${device}: its memory is not that of ${stranger}: the devices of one machine have to ` +
+          tell(
+            `its memory is not that of ${stranger}: the devices of one machine have to ` +
               "be given to one QEMU",
           );
           return Errno.EPERM;
         }
+        if (held + bytes > this.#bytesMax) {
+          tell(`its memory is more than the machine has (${sizeText(BigInt(held + bytes))})`);
+          return Errno.ENOMEM;
+        }
         const hold = this.#files.hold(fd, offset, bytes, access);
-        return typeof hold === "number" ? hold : counted(hold, holds, file);
+        if (typeof hold === "number") return hold;
+        held += bytes;
+        return counted(hold, holds, file, () => {
+          held -= bytes;
+        });
       },
     };
   }
@@ -63,12 +88,13 @@ export class MachineFiles {
   }
 }
 
-function counted(hold: FileHold, holds: Holds, file: string): FileHold {
+function counted(hold: FileHold, holds: Holds, file: string, released: () => void): FileHold {
   holds.set(file, (holds.get(file) ?? 0) + 1);
   return {
     pieces: hold.pieces,
     release() {
       hold.release();
+      released();
       const left = holds.get(file)! - 1;
       if (left === 0) holds.delete(file);
       else holds.set(file, left);

@@ -52,4 +52,6 @@ export interface MemoryFiles {
    * @returns the hold, or an errno
    */
   hold(fd: number, offset: number, bytes: number, access: "shared" | "private"): FileHold | number;
+  /** Gives back what nobody holds: a client has gone. */
+  trim?(): void;
 }

@@ -155,6 +155,7 @@ export class VfioUserServer implements CommandTarget, MessageHandler {
     this.#refused.clear();
     this.reset();
     this.dma.clear();
+    this.#options.files.trim?.();
     this.interrupts.clear();
     // Before the stream forgets where it was: what is kept of regions goes by that.
     this.#keep(connection.memory);
