@@ -13,7 +13,6 @@ export const explainCommand = buildCommand<ExplainFlags, string[], CliContext>({
   parameters: {
     positional: {
       kind: "array",
-      minimum: 1,
       parameter: {
         brief: "A code of a finding, or a line of dmesg or of QEMU",
         placeholder: "CODE|MESSAGE",
@@ -24,6 +23,6 @@ export const explainCommand = buildCommand<ExplainFlags, string[], CliContext>({
   },
   docs: {
     brief: "Cause and remedy of a finding, or of a message of Linux or QEMU",
-    customUsage: ["node-mismatch", '"VFIO_MAP_DMA failed: Cannot allocate memory"'],
+    customUsage: ["", "node-mismatch", '"VFIO_MAP_DMA failed: Cannot allocate memory"'],
   },
 });

@@ -23,6 +23,12 @@ export async function explain(
   terminal: Terminal,
 ): Promise<Exit> {
   const text = words.join(" ");
+  if (words.length === 0) {
+    const codes = explainableCodes();
+    const document = { schema: "iommukit/explain@1", result: { codes } };
+    terminal.print(json ? `${JSON.stringify(document, null, 2)}\n` : `${codes.join("\n")}\n`);
+    return Exit.DONE;
+  }
   const found = explained(text);
   if (found === null) throw unknown(text);
   if (json) {
@@ -55,6 +61,6 @@ function unknown(text: string): StackError {
     hint:
       names.length > 0
         ? `near it: ${names.map((name) => `\`iommukit explain ${name}\``).join(", ")}`
-        : `codes: ${explainableCodes().join(", ")}`,
+        : "`iommukit explain` without an argument lists all codes",
   });
 }

@@ -6,6 +6,9 @@
  * hw/pci. A pattern holds no more of a message than what stays the same between versions.
  */
 
+import { ridText } from "../topology/pci-address.ts";
+import { dmarReasons } from "./explain-reasons.ts";
+
 /** One message, or a family of them. */
 export interface KnownMessage {
   readonly code: string;
@@ -17,30 +20,6 @@ export interface KnownMessage {
   /** Reads what the message carries: one line for each fact. */
   readonly decode?: (match: RegExpExecArray) => string[];
 }
-
-/** VT-d specification, "Fault conditions": reasons of DMA remapping and interrupt remapping. */
-const dmarReasons = new Map<number, string>([
-  [0x01, "the root entry is not present"],
-  [0x02, "the context entry is not present"],
-  [0x03, "the context entry is invalid"],
-  [0x04, "the address is beyond the width that the context entry allows"],
-  [0x05, "write without write permission in the page tables"],
-  [0x06, "read without read permission in the page tables"],
-  [0x07, "the next page table could not be read"],
-  [0x08, "the root table could not be read"],
-  [0x09, "the context table could not be read"],
-  [0x0a, "reserved bits are set in a root entry"],
-  [0x0b, "reserved bits are set in a context entry"],
-  [0x0c, "reserved bits are set in a page-table entry"],
-  [0x0d, "a translation request is blocked for this device"],
-  [0x20, "reserved fields are set in a remappable interrupt request"],
-  [0x21, "the interrupt index is beyond the table"],
-  [0x22, "the interrupt-remapping entry is not present"],
-  [0x23, "the interrupt-remapping table could not be read"],
-  [0x24, "reserved bits are set in an interrupt-remapping entry"],
-  [0x25, "a compatibility-format interrupt is blocked"],
-  [0x26, "the source id of the interrupt was refused"],
-]);
 
 /** SMMUv3 event numbers (IHI 0070, 7.3). */
 const smmuEvents = new Map<number, string>([
@@ -87,19 +66,25 @@ export const knownMessages: readonly KnownMessage[] = [
   {
     code: "amd-page-fault",
     pattern:
-      /IO_PAGE_FAULT.*?(?:device=([\da-f:.]+))?\s*domain=(0x[\da-f]+).*?address=(0x[\da-f]+).*?flags=(0x[\da-f]+)/i,
+      /IO_PAGE_FAULT(?: device=([\da-f:.]+))?[^\]]*?\bdomain=(0x[\da-f]+).*?address=(0x[\da-f]+).*?flags=(0x[\da-f]+)/i,
     example:
       "nvme 0000:03:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x000e address=0xfffd0000 flags=0x0020]",
     cause:
       "AMD-Vi refused an access: the address is not mapped for the device, or not for writing.",
     remedy:
       "As for VT-d: the driver's mapping is missing or gone; iommu.strict=1 finds late accesses.",
-    decode: ([, , domain, address, flags]) => {
+    decode: ({ input, 1: own, 2: domain, 3: address, 4: flags }) => {
+      // Newer kernels name the device in front of the message.
+      const device = own ?? /([\da-f]{4,8}:[\da-f]{2}:[\da-f]{2}\.[0-7]): AMD-Vi/i.exec(input)?.[1];
       const bits = Number.parseInt(flags!, 16);
       const access = bits & 0x20 ? "write" : "read";
       const why =
         bits & 0x10 ? "the page is mapped, the access not allowed" : "the page is not mapped";
-      return [`domain ${domain}, address ${address}`, `flags ${flags}: ${access}; ${why}`];
+      return [
+        ...(device === undefined ? [] : [`device ${device}`]),
+        `domain ${domain}, address ${address}`,
+        `flags ${flags}: ${access}; ${why}`,
+      ];
     },
   },
   {
@@ -113,13 +98,23 @@ export const knownMessages: readonly KnownMessage[] = [
   },
   {
     code: "smmuv3-event",
-    pattern: /arm-smmu-v3 .*event:? (?:(0x[\da-f]+) received|(\w+))/i,
+    pattern: /arm-smmu-v3 .*event:? (?:(0x[\da-f]+) received|(\w+)(?: client: (\S+))?.*)/i,
     example: "arm-smmu-v3 9050000.smmuv3: event 0x10 received:",
     cause: "The SMMU recorded an event for a stream: usually an address that is not mapped.",
     remedy:
       "The lines that follow hold the stream id (low half of the second word) and the address.",
-    decode: ([, number]) => {
-      if (number === undefined) return [];
+    decode: ([text, number, named, client]) => {
+      if (number === undefined) {
+        const known = [...smmuEvents.values()].find((one) => one.startsWith(`${named}:`));
+        const sid = /\bsid: ?(0x[\da-f]{1,8})/i.exec(text)?.[1];
+        const iova = /\biova: ?(0x[\da-f]{1,16})/i.exec(text)?.[1];
+        return [
+          `event ${known ?? `${named}: not among the known ones`}`,
+          ...(client === undefined ? [] : [`device ${client}`]),
+          ...(sid === undefined ? [] : [`stream ${sid}`]),
+          ...(iova === undefined ? [] : [`address ${iova}`]),
+        ];
+      }
       const name = smmuEvents.get(Number.parseInt(number, 16));
       return [`event ${number}: ${name ?? "not among the known ones"}`];
     },
@@ -206,21 +201,22 @@ export const knownMessages: readonly KnownMessage[] = [
       "driverctl set-override BDF vfio-pci; give the file to the user; `fuser /dev/vfio/N` shows who has it.",
   },
   {
-    code: "vfio-no-container",
-    pattern: /No available IOMMU models|failed to setup container|\/dev\/iommu does not exist/i,
-    example: "vfio 0000:03:00.0: failed to setup container for group 14: No available IOMMU models",
-    cause: "No back end takes the container: vfio_iommu_type1 or iommufd is not loaded.",
-    remedy: "modprobe vfio_iommu_type1 (or iommufd).",
-  },
-  {
     code: "no-isolated-msi",
-    pattern: /No (?:interrupt remapping|isolated MSI)|allow_unsafe_interrupts/i,
+    pattern:
+      /No (?:interrupt remapping|isolated MSI)|allow_unsafe_interrupts|Failed to set iommu for container: Operation not permitted/i,
     example:
       'vfio_iommu_type1_attach_group: No interrupt remapping support. Use the module param "allow_unsafe_interrupts" to enable VFIO IOMMU support on this platform',
     cause:
       "Interrupts of devices cannot be told apart: a guest could raise interrupts of the host (EPERM).",
     remedy:
       "Switch interrupt remapping on in firmware setup; in a VM intremap=on and kernel-irqchip=split. allow_unsafe_interrupts=1 gives the protection up.",
+  },
+  {
+    code: "vfio-no-container",
+    pattern: /No available IOMMU models|failed to setup container|\/dev\/iommu does not exist/i,
+    example: "vfio 0000:03:00.0: failed to setup container for group 14: No available IOMMU models",
+    cause: "No back end takes the container: vfio_iommu_type1 or iommufd is not loaded.",
+    remedy: "modprobe vfio_iommu_type1 (or iommufd).",
   },
   {
     code: "bar-conflict",
@@ -253,11 +249,72 @@ export const knownMessages: readonly KnownMessage[] = [
   },
   {
     code: "rmrr-refused",
-    pattern: /Device is ineligible for IOMMU domain attach|requires? RMRR|IOMMU direct mapping/i,
+    pattern:
+      /Device is ineligible for IOMMU domain attach|requires? RMRR|IOMMU direct mapping|1:1 (?:IOMMU )?mapping/i,
     example: "DMAR: Device is ineligible for IOMMU domain attach due to platform RMRR requirement.",
     cause:
-      "Firmware wants memory mapped for the device at all times; Linux does not hand it to a user.",
+      "Firmware wants memory mapped for the device at all times (RMRR, unity map, IORT RMR); Linux does not hand it to a user. Since 6.6 the message speaks of a 1:1 IOMMU mapping.",
     remedy: "Switch the firmware's feature off (remote console, storage options), or update it.",
+  },
+  {
+    code: "dmar-fault-status",
+    pattern: /DRHD: handling fault status reg ([\da-f]+)/i,
+    example: "DMAR: DRHD: handling fault status reg 2",
+    cause:
+      "VT-d interrupted to report faults. The line says only what is in its fault status register.",
+    remedy:
+      "The lines that follow name device, address and reason; explain these. Bit 0 alone: more faults came than are recorded.",
+    decode: ([, text]) => {
+      const bits = Number.parseInt(text!, 16);
+      const names = ["faults were lost", "a fault is recorded", "", "", "the queue has an error"];
+      names.push("an invalidation's completion is wrong", "an invalidation timed out");
+      const set = names.filter((name, bit) => name !== "" && (bits >> bit) & 1);
+      return [`status 0x${bits.toString(16)}: ${set.join(", ") || "no bit that is known"}`];
+    },
+  },
+  {
+    code: "dmar-invalidation-timeout",
+    pattern: /(ITE timeout|Invalidation Time-?out Error)(?:: SID ([\da-f]{1,4})\b)?/i,
+    example: "DMAR: VT-d detected Invalidation Time-out Error: SID 8100",
+    cause:
+      "A device did not answer an invalidation of its translations (ATS): it is gone, hung or in reset. The queue stands until the error is cleared.",
+    remedy:
+      "SID is the requester id. Look for the device's own errors (AER, link down); pci=noats keeps the kernel from enabling ATS.",
+    decode: ([, , source]) => {
+      if (source === undefined) return [];
+      const id = Number.parseInt(source, 16);
+      return [`device ${ridText(id)}, requester id 0x${source}`];
+    },
+  },
+  {
+    code: "amd-completion-timeout",
+    pattern: /Completion-Wait loop timed out/i,
+    example: "AMD-Vi: Completion-Wait loop timed out",
+    cause:
+      "The unit did not finish its commands in time: a device does not answer an invalidation (ATS), or the unit itself hangs.",
+    remedy:
+      "Look for the device that went away just before (AER, reset of a GPU); pci=noats; a newer firmware. Without progress only a reboot helps.",
+  },
+  {
+    code: "smmu-context-fault",
+    pattern:
+      /Unhandled context fault: fsr=(0x[\da-f]+), iova=(0x[\da-f]+)(?:, fsynr=(0x[\da-f]+))?/i,
+    example:
+      "arm-smmu 5000000.iommu: Unhandled context fault: fsr=0x402, iova=0xfffd0000, fsynr=0x11, cbfrsynra=0x800, cb=3",
+    cause: "An SMMUv1 or v2 refused an access, and no driver handled the fault.",
+    remedy: "As for others: the driver's mapping is missing or gone; cbfrsynra is the stream id.",
+    decode: ({ input, 1: status, 2: address, 3: syndrome }) => {
+      const bits = Number.parseInt(status!, 16);
+      const why =
+        bits & 2 ? "nothing is mapped" : bits & 8 ? "not permitted" : bits & 4 ? "access flag" : "";
+      const stream = /cbfrsynra=(0x[\da-f]+)/i.exec(input)?.[1];
+      const access = Number.parseInt(syndrome ?? "", 16) & 0x10 ? "write" : "read";
+      return [
+        `address ${address}${syndrome === undefined ? "" : `, ${access}`}`,
+        `status ${status}${why === "" ? "" : `: ${why}`}`,
+        ...(stream === undefined ? [] : [`stream ${stream}`]),
+      ];
+    },
   },
   {
     code: "viot-no-iommu",
