@@ -63,13 +63,23 @@ describe("iommukit check", () => {
     }
   });
 
+  it("lists all codes where explain is given none", async () => {
+    const { status, stdout } = await run("explain");
+    expect(status).toBe(0);
+    expect(stdout.split("\n")).toContain("rmrr-refused");
+  });
+
   it.each([
+    [["explain", "bogus"], /without an argument lists all codes/],
     [["check", "--qemu", "x", "--pid", "1"], /exclude each other/],
     [["check", "--qemu", "@/nowhere"], /there is no such file/],
     [["check", "--libvirt", "package.json"], /no libvirt domain/],
     [["check", "--pid", "x"], /no process id/],
     [["check", "--pid", `${process.pid}`], /this is no QEMU/],
     [["inspect", "--qemu", ""], /the command line is empty/],
+    [["check", "--qemu", "ls -la /tmp"], /this is no QEMU command line/],
+    [["check", "--qemu", "@/bin/true"], /this is no QEMU command line/],
+    [["check", "--qemu", "@src/host/vm.ts"], /no QEMU command line|no command line/],
     [["check", "--device", "zz"], /no PCI function/],
     [["inspect", "--root", host, "--emit", "xen", "--device", "81:00.0"], /qemu or libvirt/],
     [["explain", "nod-mismatch"], /iommukit explain node-mismatch/],

@@ -31,6 +31,7 @@ export async function check(flags: CheckFlags, terminal: Terminal): Promise<Exit
   const findings = findAll({
     host: host?.machine ?? null,
     vm,
+    ...(flags.root === undefined ? {} : { root: flags.root }),
     devices,
     memlockBytes: flags.memlock ?? null,
     entryLimit: host?.entryLimit ?? null,

@@ -1,5 +1,6 @@
 /** A virtual machine as the command line names it: a command line, a process, a libvirt domain. */
 import { readFileSync } from "node:fs";
+import { gunzipSync } from "node:zlib";
 import { StackError } from "../errors.ts";
 import { type BarMapping, barMappings } from "../host/bar-mappings.ts";
 import { namesQemu, readCommand } from "../host/qemu-command.ts";
@@ -45,12 +46,19 @@ export async function readVm(flags: VmFlags, host: Machine | null): Promise<Virt
       barMappings: mapsOf(`${path}/maps`),
     };
   }
-  const isFile = qemu!.startsWith("@");
-  const file = isFile ? qemu!.slice(1) : "--qemu";
+  const isFile = qemu!.startsWith("@") || qemu === "-";
+  const file = isFile ? qemu!.replace(/^@/, "") : "--qemu";
   const text = isFile ? textOf(file) : qemu!;
   const words = text.includes("\0") ? wordsOfProcess(text) : splitWords(text, file);
   if (words.length === 0) throw unreadable(file, "the command line is empty", undefined);
-  return buildVm(readCommand(words, file), host);
+  if (!words[0]!.startsWith("-") && !namesQemu(words)) {
+    throw unreadable(file, "this is no QEMU command line", undefined);
+  }
+  const command = readCommand(words, file);
+  if (command.program === "" && command.options.length === 0) {
+    throw unreadable(file, "this is no QEMU command line", undefined);
+  }
+  return buildVm(command, host);
 }
 
 function processId(text: string): number {
@@ -81,10 +89,13 @@ function mapsOf(path: string): readonly BarMapping[] | null {
 /** Bytes of a file that describes a virtual machine. */
 const FILE_BYTES_MAX = 16 << 20;
 
+/** A file, or standard input for `-`; unpacked where it is a gzip. */
 function textOf(path: string): string {
   try {
-    const bytes = readFileSync(path);
-    if (bytes.length <= FILE_BYTES_MAX) return bytes.toString("utf8");
+    const bytes = readFileSync(path === "-" ? 0 : path);
+    const isPacked = bytes[0] === 0x1f && bytes[1] === 0x8b;
+    const plain = isPacked ? gunzipSync(bytes, { maxOutputLength: FILE_BYTES_MAX }) : bytes;
+    if (plain.length <= FILE_BYTES_MAX) return plain.toString("utf8");
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
     throw unreadable(path, code === "ENOENT" ? "there is no such file" : `${code}`, cause);

@@ -19,6 +19,13 @@ export const checkKinds = {
     cause: "A device is handed through by vfio-pci; another driver has it now.",
     remedy: "driverctl set-override BDF vfio-pci, or managed='yes' in libvirt.",
   },
+  "device-is-bridge": {
+    severity: "error",
+    title: "a bridge cannot be handed through",
+    cause:
+      "vfio-pci takes functions with an ordinary header only: ports and bridges stay the host's.",
+    remedy: "Name the devices behind it: `iommukit inspect` shows them.",
+  },
   "device-missing": {
     severity: "error",
     title: "the host has no such device",
@@ -138,7 +145,7 @@ export const checkKinds = {
       "virtio-iommu starts with bypass on: firmware can use its disk, and so can every other " +
       "device use all memory, until the driver attaches it to a domain; for good, where none does.",
     remedy:
-      "boot-bypass=off, where firmware and boot loader need no DMA or have a driver for the IOMMU.",
+      "-device virtio-iommu-pci,boot-bypass=off, where firmware and boot loader need no DMA or have a driver for the IOMMU.",
   },
   "no-access-platform": {
     severity: "warning",
@@ -146,7 +153,9 @@ export const checkKinds = {
     cause:
       "Without VIRTIO_F_ACCESS_PLATFORM a virtio device and its driver use addresses of memory, " +
       "though the guest lists the device in a group behind the IOMMU.",
-    remedy: "iommu_platform=on, with disable-legacy=on where it is not behind a root port.",
+    remedy:
+      "iommu_platform=on, with disable-legacy=on where it is not behind a root port; in libvirt " +
+      "<driver iommu='on'/> in the device's element.",
   },
   "viommu-caching-mode": {
     severity: "error",

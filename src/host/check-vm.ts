@@ -67,9 +67,16 @@ function memlock(vm: VirtualMachine, { memlockBytes, host }: VmLimits): Finding[
         `RLIMIT_MEMLOCK ${limit} bytes`,
       ],
       devices: throughVfio(vm).map((one) => one.host ?? "?"),
-      next: `ulimit -l ${(memory + bars) / 1024n}`,
+      next: limitNext(vm, (memory + bars) / 1024n),
     }),
   ];
+}
+
+/** The command that raises the limit; none for a domain whose name a shell would take apart. */
+function limitNext({ libvirt }: VirtualMachine, kib: bigint): string | null {
+  if (libvirt === null) return `ulimit -l ${kib}`;
+  const { domain } = libvirt;
+  return /^[\w.+-]+$/.test(domain) ? `virsh memtune ${domain} --hard-limit ${kib} --config` : null;
 }
 
 function mappings(vm: VirtualMachine, limit: number): Finding[] {
@@ -126,7 +133,7 @@ function aboutIommu({ viommu }: VirtualMachine): Finding[] {
       finding("boot-bypass", {
         message: `${viommu.name} lets everything through until its driver runs`,
         evidence: [...evidence, "boot-bypass is on by default"],
-        next: "-device virtio-iommu-pci,boot-bypass=off",
+        next: "iommukit explain boot-bypass",
       }),
     );
   }
@@ -171,6 +178,6 @@ function pastIommu({ viommu }: VirtualMachine, device: VmDevice): Finding[] {
   }
   if (exemption !== "no-access-platform") return [];
   const message = `${driver} at ${bdf} uses addresses of memory, past ${viommu.name}`;
-  const next = `${driver},iommu_platform=on,disable-legacy=on`;
+  const next = "iommukit explain no-access-platform";
   return [finding("no-access-platform", { message, evidence, devices, next })];
 }

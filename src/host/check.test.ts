@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
+import { pciName } from "../iommu/pci-function.ts";
 import type { Machine, MachineFunction } from "../topology/machine.ts";
 import { type CheckSubject, check } from "./check.ts";
+import { vmOfDomain } from "./libvirt.ts";
 import { readCommand } from "./qemu-command.ts";
 import { buildVm } from "./qemu-vm.ts";
 import { splitWords } from "./qemu-words.ts";
@@ -63,6 +65,11 @@ const cases: [code: string, has: Partial<CheckSubject>, hasNot: Partial<CheckSub
     "device-bound",
     { host: hostWith(0x81, 0, () => ({ driver: "nvme" })), devices: ["0000:81:00.0"] },
     { host: hostWith(0x81, 0, () => ({ driver: "vfio-pci" })), devices: ["0000:81:00.0"] },
+  ],
+  [
+    "device-is-bridge",
+    { host: real, devices: ["0000:80:00.0"] },
+    { host: real, devices: ["0000:81:00.0"] },
   ],
   [
     "device-missing",
@@ -186,6 +193,48 @@ describe("check", () => {
     const words = `-m 4G -object iommufd,id=i -device intel-iommu,caching-mode=on
       -device pcie-root-port,id=r1 -device vfio-pci,host=81:00.0,bus=r1,iommufd=i`;
     expect(codes({ vm: vmOf(words) })).not.toContain("too-many-mappings");
+  });
+
+  it("leaves managed devices of a domain to libvirt, and speaks of others in its terms", () => {
+    const host = hostWith(0x81, 0, () => ({ driver: "nvme" }));
+    const domain = (managed: string) =>
+      vmOfDomain(
+        `<domain><name>vm</name><devices><hostdev type='pci' managed='${managed}'><source>
+        <address domain='0' bus='0x81' slot='0' function='0'/></source></hostdev></devices></domain>`,
+        "x",
+        host,
+      );
+    expect(codes({ host, vm: domain("yes") })).not.toContain("device-bound");
+    const nothing = { devices: [], memlockBytes: null, entryLimit: null };
+    const [bound] = check({ ...nothing, host, vm: domain("no") });
+    expect(bound).toMatchObject({ next: "virsh nodedev-detach pci_0000_81_00_0" });
+  });
+
+  it("keeps --root in the command that it offers", () => {
+    const nothing = { devices: [], memlockBytes: null, entryLimit: null };
+    const found = check({ ...nothing, host: real, vm: vmOf(node(0)), root: "my host.tar.gz" });
+    expect(found.find(({ code }) => code === "node-mismatch")!.next).toBe(
+      "iommukit inspect --root 'my host.tar.gz' --emit qemu --device 0000:81:00.0",
+    );
+  });
+
+  it("tells of a thousand shared groups in a few findings", () => {
+    const one = real.functions.find(({ bus }) => bus === 0x81)!;
+    const functions = Array.from({ length: 2000 }, (_, at) => ({
+      ...one,
+      segment: 1 + (at >> 1),
+      devfn: at & 1,
+      bridge: -1,
+      group: 1000 + (at >> 1),
+    }));
+    const groups = Array.from({ length: 1000 }, (_, at) => ({
+      ...real.groups[0]!,
+      id: 1000 + at,
+      devices: functions.slice(2 * at, 2 * at + 2).map(pciName),
+    }));
+    const host = { ...real, functions: [...real.functions, ...functions], groups };
+    const shared = codes({ host }).filter((code) => code === "group-shared");
+    expect(shared.length).toBe(17);
   });
 
   it("without devices it says what inspect says of the host", () => {

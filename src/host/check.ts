@@ -15,13 +15,15 @@ import { vmFindings } from "./check-vm.ts";
 import { bySeverity, type Finding, finding } from "./findings.ts";
 import { inspectMachine } from "./inspect.ts";
 import type { InspectResult } from "./inspect-result.ts";
-import type { VirtualMachine, VmLimits } from "./vm.ts";
+import type { LibvirtFacts, VirtualMachine, VmLimits } from "./vm.ts";
 
 /** What is checked. */
 export interface CheckSubject extends VmLimits {
   readonly vm: VirtualMachine | null;
   /** Names of functions of the host, in the order in which they are attached. */
   readonly devices: readonly string[];
+  /** What `--root` says; commands to run next keep it. */
+  readonly root?: string;
   /** What reading the host found. */
   readonly findings?: readonly Finding[];
 }
@@ -47,7 +49,7 @@ export function check(subject: CheckSubject): Finding[] {
     const about = result.findings.filter(
       (one) => inherited.has(one.code) && one.devices.some((name) => devices.includes(name)),
     );
-    found.push(...about, ...hostFindings(host, result, devices, vm));
+    found.push(...about, ...hostFindings(host, result, devices, subject));
   }
   if (vm !== null) found.push(...vmFindings(vm, subject));
   return bySeverity(found);
@@ -57,7 +59,7 @@ function hostFindings(
   host: Machine,
   result: InspectResult,
   devices: readonly string[],
-  vm: VirtualMachine | null,
+  { vm, root }: CheckSubject,
 ): Finding[] {
   const byName = new Map(host.functions.map((one) => [pciName(one), one]));
   const chosen = devices.flatMap((name) => byName.get(name) ?? []);
@@ -76,31 +78,47 @@ function hostFindings(
         next: `lspci -D -s ${name}`,
       }),
     ),
-    ...viability(result, byName, devices),
+    ...chosen.filter(({ header }) => header !== "endpoint").map(bridge),
+    ...viability(result, byName, devices, vm?.libvirt ?? null),
     ...chosen.flatMap((one) => isolation(host, one)),
     ...chosen.flatMap(alignment),
     ...spanning(host, result, shared),
-    ...(vm === null ? [] : placement(vm, byName)),
+    ...(vm === null ? [] : placement(vm, byName, root)),
     ...(vm === null ? [] : reserved(vm, result, devices)),
   ];
+}
+
+function bridge(one: MachineFunction): Finding {
+  const name = pciName(one);
+  return finding("device-is-bridge", {
+    message: `${name} is a bridge (${one.portType}), and vfio-pci does not bind it`,
+    evidence: [`header type of ${name}: ${one.header}`],
+    devices: [name],
+  });
 }
 
 function viability(
   { groups }: InspectResult,
   byName: ReadonlyMap<string, MachineFunction>,
   devices: readonly string[],
+  libvirt: LibvirtFacts | null,
 ): Finding[] {
   const found: Finding[] = [];
   const wanted = new Set(devices);
   for (const name of devices) {
     const driver = byName.get(name)?.driver ?? null;
     if (driver === null || harmless.test(driver)) continue;
+    // libvirt takes such a device from its driver by itself.
+    if (libvirt?.managed.includes(name) || byName.get(name)?.header !== "endpoint") continue;
     found.push(
       finding("device-bound", {
         message: `${name} is bound to ${driver}`,
         evidence: [`driver of ${name}: ${driver}`],
         devices: [name],
-        next: `driverctl set-override ${name} vfio-pci`,
+        next:
+          libvirt === null
+            ? `driverctl set-override ${name} vfio-pci`
+            : `virsh nodedev-detach pci_${name.replaceAll(/[:.]/g, "_")}`,
       }),
     );
   }
@@ -208,7 +226,13 @@ function spanning(
 }
 
 /** The node of the guest's memory against that of the host's device. */
-function placement(vm: VirtualMachine, byName: ReadonlyMap<string, MachineFunction>): Finding[] {
+function placement(
+  vm: VirtualMachine,
+  byName: ReadonlyMap<string, MachineFunction>,
+  root: string | undefined,
+): Finding[] {
+  const form = vm.libvirt === null ? "qemu" : "libvirt";
+  const from = root === undefined ? "" : ` --root ${shellWord(root)}`;
   return vm.devices.flatMap((device) => {
     const node = byName.get(device.host ?? "")?.node ?? null;
     const pci = vm.machine.functions[device.index];
@@ -216,7 +240,7 @@ function placement(vm: VirtualMachine, byName: ReadonlyMap<string, MachineFuncti
     const only = vm.nodes.length === 1 ? vm.nodes[0]! : undefined;
     const guest = only ?? vm.nodes.find(({ id }) => id === pci.node);
     const devices = [device.host!];
-    const next = `iommukit inspect --emit qemu --device ${device.host}`;
+    const next = `iommukit inspect${from} --emit ${form} --device ${device.host}`;
     if (guest === undefined) {
       return [
         finding("device-without-node", {
@@ -241,6 +265,10 @@ function placement(vm: VirtualMachine, byName: ReadonlyMap<string, MachineFuncti
       }),
     ];
   });
+}
+
+function shellWord(text: string): string {
+  return /^[\w./:+@%=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** Guest memory in what the host reserves, where guest addresses are IOVAs. */

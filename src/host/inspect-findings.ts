@@ -14,6 +14,8 @@ export interface ReadingFacts {
 type Inspected = Omit<InspectResult, "findings">;
 /** Devices that one finding names. */
 const DEVICES_MAX = 64;
+/** Groups that are told of one by one. */
+const GROUPS_MAX = 16;
 
 /** Finds all of it. */
 export function findingsOf(machine: Machine, result: Inspected, facts: ReadingFacts): Finding[] {
@@ -138,10 +140,15 @@ function remoteTables({ groups }: Inspected): Finding[] {
 function sharedGroups({ groups, devices }: Inspected): Finding[] {
   const byName = new Map(devices.map((device) => [device.name, device]));
   const found: Finding[] = [];
+  let more = 0;
   for (const group of groups) {
     if (group.devices.length < 2) continue;
     const functions = group.devices.filter((name) => isEndpoint(byName.get(name)));
     if (functions.length < 2) continue;
+    if (found.length >= GROUPS_MAX) {
+      more += 1;
+      continue;
+    }
     found.push(
       finding("group-shared", {
         message: `${functions.length} devices share group ${group.id}`,
@@ -151,6 +158,11 @@ function sharedGroups({ groups, devices }: Inspected): Finding[] {
         devices: functions.slice(0, DEVICES_MAX),
       }),
     );
+  }
+  if (more > 0) {
+    const message = `${many(more, "more group is", "more groups are")} shared by several devices`;
+    const evidence = ["`iommukit inspect` lists all groups"];
+    found.push(finding("group-shared", { message, evidence, next: "iommukit inspect" }));
   }
   return found;
 }

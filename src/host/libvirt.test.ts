@@ -53,6 +53,25 @@ describe("a virtual machine from a libvirt domain", () => {
     expect(vm.machine.functions[vm.devices[0]!.index]!.node).toBe(1);
   });
 
+  it.each([
+    [
+      "<source><address domain='0' bus='zz' slot='0' function='9'/></source>",
+      /no address of a PCI/,
+    ],
+    ["<source/>", /has no <source>/],
+    ["", /has no <source>/],
+  ])("refuses an assigned device of %j, and names it", (source, why) => {
+    const text = `<domain><devices><hostdev type='pci'>${source}</hostdev></devices></domain>`;
+    const { devices, ignored } = vmOfDomain(text, "x", null);
+    expect(devices).toEqual([]);
+    expect(ignored).toMatchObject([{ argument: "<hostdev type='pci'>", isRefused: true }]);
+    expect(ignored[0]!.why).toMatch(why);
+  });
+
+  it("knows which devices libvirt takes from their drivers", () => {
+    expect(vm.libvirt).toEqual({ domain: "vm", managed: ["0000:03:01.2"] });
+  });
+
   it("says which element it does not know, and passes over what is no PCI device", () => {
     expect(vm.ignored).toEqual([
       { argument: "<wormhole kind='x'>", why: "this element is not known" },

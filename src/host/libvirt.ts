@@ -7,6 +7,7 @@
  * qemuDomainGetMemLockLimitBytes. Elements that have no part in the topology are passed over.
  */
 import { StackError } from "../errors.ts";
+import { pciName } from "../iommu/pci-function.ts";
 import type { Machine } from "../topology/machine.ts";
 import { type IgnoredArgument, readCommand } from "./qemu-command.ts";
 import type { QemuOption } from "./qemu-options.ts";
@@ -66,7 +67,17 @@ export function vmOfDomain(text: string, file: string, host: Machine | null): Vi
   const program = `qemu-system-${arch}`;
   const vm = buildVm({ program, options, ignored: [...ignored, ...extra.ignored] }, host);
   const limit = childAt(domain, "memtune", "hard_limit");
-  return { ...vm, memlockBytes: limit === undefined ? null : bytesOf(limit) };
+  return {
+    ...vm,
+    memlockBytes: limit === undefined ? null : bytesOf(limit),
+    libvirt: { domain: vm.name, managed: managedDevices(domain) },
+  };
+}
+
+function managedDevices(domain: XmlElement): string[] {
+  return (childAt(domain, "devices")?.children ?? [])
+    .filter(({ attributes }) => attributes.managed === "yes")
+    .flatMap((element) => hostAddress(element) ?? []);
 }
 
 function option(name: string, values: Record<string, string | undefined>, text = ""): QemuOption {
@@ -206,13 +217,14 @@ function deviceOf(
     case "controller":
       return controllerOf(element, make, virtio);
     case "hostdev":
-      return attributes.type === "pci" ? make("vfio-pci", hostOf(element)) : null;
+      if (attributes.type === "mdev") return mediated(element, make);
+      return attributes.type === "pci" ? assigned(element, text, make, ignored) : null;
     case "disk":
       return childAt(element, "target")?.attributes.bus === "virtio"
         ? make("virtio-blk-pci", virtio())
         : null;
     case "interface":
-      if (attributes.type === "hostdev") return make("vfio-pci", hostOf(element));
+      if (attributes.type === "hostdev") return assigned(element, text, make, ignored);
       return model === undefined || /^virtio/.test(model)
         ? make("virtio-net-pci", virtio())
         : make(model);
@@ -293,29 +305,66 @@ function iommuOf(element: XmlElement, make: Make): QemuOption | null {
   });
 }
 
+/** A number as libvirt reads it: decimal, hexadecimal, octal; null when it is none. */
+function numberIn(text: string | undefined, most: number): number | null {
+  if (text === undefined) return 0;
+  const isOctal = /^0[0-7]{1,8}$/.test(text);
+  if (!isOctal && !/^(0x[0-9a-f]{1,8}|\d{1,9})$/i.test(text)) return null;
+  const value = isOctal ? Number.parseInt(text, 8) : Number(text);
+  return value <= most ? value : null;
+}
+
 /** Where libvirt put it; on the root bus where it has not yet. */
 function addressOf(element: XmlElement, root: string): Record<string, string | undefined> {
   const at = childAt(element, "address")?.attributes;
   if (at === undefined || at.type !== "pci") return { bus: root };
-  const bus = Number(at.bus ?? 0);
-  const slot = Number(at.slot ?? 0).toString(16);
-  const multifunction = at.multifunction;
+  // What is no number stays as it is written, and is refused as a place.
+  const bus = numberIn(at.bus, 255) ?? at.bus;
+  const slot = numberIn(at.slot, 31)?.toString(16) ?? at.slot;
   return {
     bus: bus === 0 ? root : `pci.${bus}`,
-    addr: `${slot}.${Number(at.function ?? 0)}`,
-    multifunction,
+    addr: `${slot}.${numberIn(at.function, 7) ?? at.function}`,
+    multifunction: at.multifunction,
   };
 }
 
-function hostOf(element: XmlElement): Record<string, string | undefined> {
+/** The host's function that an element names; null when it names none. */
+function hostAddress(element: XmlElement): string | null {
   const at = childAt(element, "source", "address")?.attributes;
-  if (at === undefined) return {};
-  const digits = (value: string | undefined, length: number) =>
-    Number(value ?? 0)
-      .toString(16)
-      .padStart(length, "0");
-  const place = `${digits(at.domain, 4)}:${digits(at.bus, 2)}:${digits(at.slot, 2)}`;
-  const isIommufd =
-    childAt(element, "driver")?.attributes.iommufd === "yes" ? "iommufd0" : undefined;
-  return { host: `${place}.${Number(at.function ?? 0)}`, iommufd: isIommufd };
+  if (at === undefined) return null;
+  const segment = numberIn(at.domain, 0xffff_ffff);
+  const bus = numberIn(at.bus, 255);
+  const slot = numberIn(at.slot, 31);
+  const which = numberIn(at.function, 7);
+  if (segment === null || bus === null || slot === null || which === null) return null;
+  return pciName({ segment, bus, devfn: slot * 8 + which });
+}
+
+function assigned(
+  element: XmlElement,
+  text: string,
+  make: Make,
+  ignored: IgnoredArgument[],
+): QemuOption | null {
+  const host = hostAddress(element);
+  if (host === null) {
+    const at = childAt(element, "source", "address")?.attributes;
+    const words = Object.entries(at ?? {}).map(([key, value]) => `${key}='${value.slice(0, 20)}'`);
+    const why =
+      at === undefined
+        ? "it has no <source> with the address of a device"
+        : `its <source> is no address of a PCI function: ${words.join(" ")}`;
+    ignored.push({ argument: text, why, isRefused: true });
+    return null;
+  }
+  const isIommufd = childAt(element, "driver")?.attributes.iommufd === "yes";
+  return make("vfio-pci", { host, iommufd: isIommufd ? "iommufd0" : undefined });
+}
+
+function mediated(element: XmlElement, make: Make): QemuOption | null {
+  const uuid = childAt(element, "source", "address")?.attributes.uuid;
+  const isPci = (element.attributes.model ?? "vfio-pci") === "vfio-pci";
+  return isPci && uuid !== undefined
+    ? make("vfio-pci", { sysfsdev: `/sys/bus/mdev/devices/${uuid}` })
+    : null;
 }

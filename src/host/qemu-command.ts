@@ -105,11 +105,11 @@ export function readCommand(words: readonly string[], file: string): QemuCommand
   return { program, options, ignored };
 }
 
-const programName = /(^|\/)qemu(-system-\w+|-kvm)$/;
+const programName = /(^|\/)qemu(-system-[\w-]+|-kvm)?$|\/kvm$/;
 
 /** Whether QEMU is among the words of a process. */
 export function namesQemu(words: readonly string[]): boolean {
-  return words.some((word) => programName.test(word));
+  return words[0] === "kvm" || words.some((word) => programName.test(word));
 }
 
 /** Where the program stands, behind `sudo`, `taskset`, `numactl`, a loader and their arguments. */

@@ -92,6 +92,7 @@ export function buildVm(command: QemuCommand, host: Machine | null = null): Virt
     nodes: memory.vmNodes,
     memlockBytes: null,
     barMappings: null,
+    libvirt: null,
     ignored: assembly.ignored,
   };
   return finish(assembly, { ...machine, firmware: board.firmware }, vm, host);

@@ -21,6 +21,15 @@ export interface VirtualMachine {
   readonly barMappings: readonly BarMapping[] | null;
   /** Arguments that are not understood, or that QEMU would refuse. */
   readonly ignored: readonly IgnoredArgument[];
+  /** What only libvirt knows; null for a command line. */
+  readonly libvirt: LibvirtFacts | null;
+}
+
+/** What a domain says beyond what becomes of it in QEMU. */
+export interface LibvirtFacts {
+  readonly domain: string;
+  /** Devices of the host that libvirt takes from their drivers itself. */
+  readonly managed: readonly string[];
 }
 
 /** How a host's device reaches its guest. */
