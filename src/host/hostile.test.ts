@@ -54,6 +54,19 @@ describe("damaged trees", () => {
     expect(machine.iommus).toMatchObject([{ name: "dmar0", kind: "vtd" }]);
   });
 
+  it("with groups that do not show their members have them by the functions' links", () => {
+    const type = (id: number) => ({ [`/sys/kernel/iommu_groups/${id}/type`]: "DMA" });
+    const { machine, result } = throughAll({
+      ...type(4),
+      ...type(5),
+      [`${DEVICES}/0000:00:01.0/iommu_group`]: { link: "../../../../kernel/iommu_groups/4" },
+    });
+    expect(machine.groups.map(({ devices }) => devices)).toEqual([["0000:00:01.0"], []]);
+    expect(machine.functions[0]!.group).toBe(4);
+    expect(result.groups[1]).toMatchObject({ derived: null, agrees: null });
+    expect(result.findings.map(({ code }) => code)).not.toContain("groups-differ");
+  });
+
   it("with functions that are each other's bridge, or their own, lose the ring", () => {
     const { machine } = throughAll({
       [`${DEVICES}/0000:01:00.0`]: { link: "../x/0000:02:00.0/0000:01:00.0" },

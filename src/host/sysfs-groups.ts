@@ -5,7 +5,7 @@
  * iommu_group_add_device (a name that is taken already gets a number behind it).
  */
 import type { GroupType, RecordedGroup, RecordedRegion } from "../topology/machine.ts";
-import type { HostTree } from "./tree.ts";
+import { baseName, follow, type HostTree } from "./tree.ts";
 
 const GROUPS = "/sys/kernel/iommu_groups";
 const types = new Set<string>(["identity", "DMA", "DMA-FQ", "blocked", "unmanaged", "unknown"]);
@@ -17,6 +17,7 @@ const REGIONS_MAX = 4096;
 export function readGroups(tree: HostTree): RecordedGroup[] {
   const regionsByText = new Map<string, readonly RecordedRegion[]>();
   const groups: RecordedGroup[] = [];
+  let linked: ReadonlyMap<string, readonly string[]> | null = null;
   for (const name of tree.list(GROUPS) ?? []) {
     if (!/^\d{1,9}$/.test(name)) continue;
     const directory = `${GROUPS}/${name}`;
@@ -27,16 +28,35 @@ export function readGroups(tree: HostTree): RecordedGroup[] {
       regions = parseRegions(text);
       regionsByText.set(text, regions);
     }
+    let devices = tree.list(`${directory}/devices`);
+    if (devices === null) {
+      linked ??= membersByLink(tree);
+      devices = linked.get(name) ?? [];
+    }
     groups.push({
       id: Number(name),
       type: type === null ? null : typeOf(type),
       // Only groups that no IOMMU made have a name, and no default domain.
       name: type === null || type === "unknown" ? tree.text(`${directory}/name`) : null,
-      devices: tree.list(`${directory}/devices`) ?? [],
+      devices,
       regions,
     });
   }
   return groups.sort((a, b) => a.id - b.id);
+}
+
+/** Members as the functions' own links tell them, where a group does not show its list. */
+function membersByLink(tree: HostTree): ReadonlyMap<string, readonly string[]> {
+  const members = new Map<string, string[]>();
+  for (const name of tree.list("/sys/bus/pci/devices") ?? []) {
+    const target = tree.link(`${follow(tree, `/sys/bus/pci/devices/${name}`)}/iommu_group`);
+    if (target === null) continue;
+    const group = baseName(target);
+    const names = members.get(group);
+    if (names === undefined) members.set(group, [name]);
+    else names.push(name);
+  }
+  return members;
 }
 
 function typeOf(text: string): GroupType {

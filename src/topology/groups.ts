@@ -132,6 +132,8 @@ export function compareGroups(
 ): GroupComparison[] {
   const groupOf = new Map(derived.flatMap((one) => one.devices.map((name) => [name, one])));
   return machine.groups.map(({ id, devices }) => {
+    // The kernel keeps no empty group: its members could not be read.
+    if (devices.length === 0) return { id, derived: null, agrees: null };
     const touched = new Set(devices.map((name) => groupOf.get(name)));
     const groups = [...touched].filter((one) => one !== undefined);
     if (groups.some(({ isCertain }) => !isCertain)) return { id, derived: null, agrees: null };
