@@ -12,7 +12,7 @@ describe("docs/run.md", () => {
   const samples = [...page.matchAll(/^```console\n\$ iommukit (.+)\n([^`]*)```$/gm)];
 
   it("shows an answer for each kind of workload", () => {
-    expect(samples).toHaveLength(7);
+    expect(samples).toHaveLength(8);
   });
 
   it.each(samples.map(([, command = "", output = ""]) => ({ command, output })))(
