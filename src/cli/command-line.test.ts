@@ -60,7 +60,7 @@ describe("grammar", () => {
     [["replay", "--policy", "strict,none", "x"], /no policy "none"[\s\S]*policies: passthrough/],
     [["replay", "--iommu", "hardwere", "x"], /did you mean "hardware"/],
     [["replay", "--fq-size", "1", "x"], /2 to 2097152, not "1"/],
-    [["replay", "--fq-timeout", "10", "x"], /such as 10ms, not "10"/],
+    [["replay", "--fq-timeout", "10", "x"], /such as 10ms, up to 1h, not "10"/],
     [["replay", "--json", "--csv", "x"], /--json.*--csv/],
     [["replay"], /RECORDING/],
   ])("%j is a usage error", async (words, message) => {
