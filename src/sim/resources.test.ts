@@ -96,6 +96,7 @@ describe("link", () => {
       [2, 105_000],
     ]);
     expect(link.use()).toEqual({
+      latency: 5_000,
       transfers: 2,
       bytes: 100,
       busyTime: 100_000,
