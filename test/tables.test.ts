@@ -127,6 +127,17 @@ describe("tables dump and check", () => {
     expect(right.status).toBe(0);
   });
 
+  it("name what is no table in a folder, read the rest, and end with 2", async () => {
+    const folder = join(files.write("only.txt", new Uint8Array([0x41])), "..");
+    files.write("VIOT", readFileSync(example("VIOT")));
+    for (const verb of ["dump", "check"]) {
+      const run = await runCli(["tables", verb, folder]);
+      expect(run.status).toBe(2);
+      expect(run.stdout).toMatch(/VIOT {2}VIOT/);
+      expect(run.stderr).toMatch(/only\.txt: skipped: This is none of:/);
+    }
+  });
+
   it("read gzip from standard input, and a folder", async () => {
     const run = await runCli(["tables", "check", "-"], {
       input: gzipSync(readFileSync(example("SLIT"))),

@@ -10,19 +10,40 @@ const FILE_BYTES_MAX = 16 * 2 ** 20;
 /** Files of a folder that are read. */
 const FILES_MAX = 1000;
 
-/** Reads all files that the words name; a folder stands for the files in it. */
-export async function readFiles(words: readonly string[]): Promise<DescriptionFile[]> {
-  const files: DescriptionFile[] = [];
-  for (const path of words.flatMap(filesOf)) {
-    const file = path === STDIN_PATH ? "(standard input)" : path;
-    files.push({ file, bytes: await readBytes(path, file) });
+/** A file, and whether it was named or only stands in a folder that was. */
+export interface InputFile extends DescriptionFile {
+  readonly isNamed: boolean;
+}
+
+/**
+ * Reads all files that the words name; a folder stands for the files in it.
+ *
+ * @param skip - told of each file of a folder that cannot be read; the others are
+ */
+export async function readFiles(
+  words: readonly string[],
+  skip: (error: StackError) => void,
+): Promise<InputFile[]> {
+  const files: InputFile[] = [];
+  for (const word of words) {
+    const inFolder = filesIn(word);
+    for (const path of inFolder ?? [word]) {
+      const file = path === STDIN_PATH ? "(standard input)" : path;
+      try {
+        files.push({ file, bytes: await readBytes(path, file), isNamed: inFolder === null });
+      } catch (error) {
+        if (inFolder === null || !(error instanceof StackError)) throw error;
+        skip(error);
+      }
+    }
   }
   return files;
 }
 
-function filesOf(word: string): string[] {
-  if (word === STDIN_PATH) return [word];
-  if (statSync(word, { throwIfNoEntry: false })?.isDirectory() !== true) return [word];
+/** The files of a folder; null when it is none. */
+function filesIn(word: string): string[] | null {
+  if (word === STDIN_PATH) return null;
+  if (statSync(word, { throwIfNoEntry: false })?.isDirectory() !== true) return null;
   // Beside the tables, sysfs has folders for tables that were loaded later.
   const names = readdirSync(word, { withFileTypes: true })
     .filter((entry) => entry.isFile() && !entry.name.endsWith(".md"))

@@ -11,7 +11,6 @@ import { checkMachine } from "../firmware/check-machine.ts";
 import type {
   DescriptionDocument,
   DescriptionFamily,
-  DescriptionFile,
   DescriptionKind,
   DescriptionReading,
 } from "../firmware/table-description.ts";
@@ -20,7 +19,7 @@ import { STDIN_PATH } from "../recording/node/file-source.ts";
 import { renderFindings, renderTree } from "../report/tables-text.ts";
 import type { Machine } from "../topology/machine.ts";
 import { Exit } from "./problem.ts";
-import { readBytes, readFiles } from "./tables-input.ts";
+import { type InputFile, readBytes, readFiles } from "./tables-input.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** File descriptor of the standard output. */
@@ -49,35 +48,57 @@ export interface BuildFlags {
   readonly like?: string;
 }
 
-interface FamilyFiles {
-  readonly family: DescriptionFamily;
-  readonly files: DescriptionFile[];
+/** What was read, and how many files of folders were left out. */
+interface Readings {
+  readonly readings: readonly DescriptionReading[];
+  readonly skipped: number;
 }
 
-/** Files by family, in the order in which the families first appear. */
-function byFamily(files: readonly DescriptionFile[]): FamilyFiles[] {
-  const groups: FamilyFiles[] = [];
-  for (const file of files) {
-    const family = familyOf(file);
-    const group = groups.find((one) => one.family === family);
-    if (group === undefined) groups.push({ family, files: [file] });
-    else group.files.push(file);
-  }
-  return groups;
-}
-
+/**
+ * Reads files, those of a family together, in the order in which the families first appear. A file
+ * that was named must be a table; what merely stands in a folder is named and left out.
+ */
 async function readAll(
   words: readonly string[],
+  terminal: Terminal,
   functions: Machine["functions"] = [],
-): Promise<DescriptionReading[]> {
-  const groups = byFamily(await readFiles(words));
-  return groups.map(({ family, files }) => family.read(files, functions));
+): Promise<Readings> {
+  const skipped: StackError[] = [];
+  const files = await readFiles(words, (error) => skipped.push(error));
+  const groups = new Map<DescriptionFamily, InputFile[]>();
+  for (const file of files) {
+    const family = orSkipped(file, skipped, () => familyOf(file));
+    if (family === null) continue;
+    groups.set(family, [...(groups.get(family) ?? []), file]);
+  }
+  const readings: DescriptionReading[] = [];
+  for (const [family, all] of groups) {
+    // What one file alone makes unreadable must not take the others along.
+    const usable = all.filter(
+      (file) => file.isNamed || orSkipped(file, skipped, () => family.read([file], functions)),
+    );
+    if (usable.length > 0) readings.push(family.read(usable, functions));
+  }
+  if (readings.length === 0 && skipped.length > 0) throw skipped[0];
+  for (const { at, message } of skipped) terminal.note(`${at?.file}: skipped: ${message}`);
+  return { readings, skipped: skipped.length };
+}
+
+/** What a call gives; null when the call refuses a file that was not named. */
+function orSkipped<T>(file: InputFile, skipped: StackError[], call: () => T): T | null {
+  try {
+    return call();
+  } catch (error) {
+    if (file.isNamed || !(error instanceof StackError)) throw error;
+    skipped.push(error);
+    return null;
+  }
 }
 
 async function readTopology(path: string): Promise<Machine> {
   const { machineFromYaml } = await import("../config/read-machine.ts");
-  const [source] = await readFiles([path]);
-  return machineFromYaml(new TextDecoder().decode(source!.bytes), source!.file);
+  const file = path === STDIN_PATH ? "(standard input)" : path;
+  return machineFromYaml(new TextDecoder().decode(await readBytes(path, file)), file);
 }
 
 /** Shows tables: every field with its offset, or what they say of the machine. */
@@ -86,7 +107,7 @@ export async function dump(
   words: readonly string[],
   terminal: Terminal,
 ): Promise<Exit> {
-  const readings = await readAll(words);
+  const { readings, skipped } = await readAll(words, terminal);
   const documents = readings.flatMap((reading) => reading.documents);
   if (flags.yaml) {
     if (readings.length > 1) {
@@ -109,7 +130,7 @@ export async function dump(
     terminal.print(`${texts.join("\n\n")}\n`);
     noteFindings(documents, terminal);
   }
-  return Exit.DONE;
+  return skipped > 0 ? Exit.BAD_INPUT : Exit.DONE;
 }
 
 /** Findings of form as lines on standard error; `check` says what they mean. */
@@ -128,7 +149,7 @@ export async function check(
   terminal: Terminal,
 ): Promise<Exit> {
   const actual = flags.topology === undefined ? null : await readTopology(flags.topology);
-  const readings = await readAll(words, actual?.functions);
+  const { readings, skipped } = await readAll(words, terminal, actual?.functions);
   const documents = readings.flatMap((reading) => reading.documents);
   const against =
     actual === null ? [] : readings.flatMap(({ machine }) => checkMachine(machine, actual));
@@ -153,6 +174,7 @@ export async function check(
     const texts = blocks.map((one) => renderFindings(one, width, style).join("\n"));
     terminal.print(`${texts.join("\n")}\n`);
   }
+  if (skipped > 0) return Exit.BAD_INPUT;
   return errors > 0 || (flags.strict && warnings > 0) ? Exit.NO : Exit.DONE;
 }
 
