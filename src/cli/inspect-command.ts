@@ -27,7 +27,7 @@ export const inspectCommand = buildCommand<InspectFlags, [file?: string], CliCon
       kind: "tuple",
       parameters: [
         {
-          brief: "A capture, a .tar.gz of /sys, or the XML of lstopo; this host when absent",
+          brief: "A capture, a .tar.gz of /sys, or the XML of lstopo; - is standard input",
           placeholder: "FILE",
           parse: (value: string) => value,
           optional: true,

@@ -143,17 +143,21 @@ export function archiveTree(bytes: Uint8Array, file: string): ArchiveTree {
   return new ArchiveTree(file, readTar(unpacked(bytes, file), file));
 }
 
-function unpacked(bytes: Uint8Array, file: string): Uint8Array {
+/** Bytes without gzip around them. @throws StackError when it is damaged or too much */
+export function unpacked(bytes: Uint8Array, file: string): Uint8Array {
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
   try {
     return gunzipSync(bytes, { maxOutputLength: UNPACKED_MAX });
   } catch (cause) {
+    const isTooMuch = (cause as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE";
     throw new StackError({
-      code: "host/gzip-damaged",
+      code: isTooMuch ? "host/too-large" : "host/gzip-damaged",
       kind: "input",
-      message: "the gzip data ends early, is damaged, or is larger than 1 GiB unpacked",
+      message: isTooMuch
+        ? `the gzip data expands beyond ${UNPACKED_MAX} bytes`
+        : "the gzip data ends early or is damaged",
       at: { file },
-      hint: "copy the file again",
+      hint: isTooMuch ? "archive /sys alone" : "copy the file again",
       cause,
     });
   }
