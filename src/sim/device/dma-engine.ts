@@ -144,6 +144,11 @@ export class DmaEngine {
     for (let count = 0; count < this.#options.inFlight; count += 1) this.#issue();
   }
 
+  /** Issues nothing more; what is in flight goes on to its end. */
+  stop(): void {
+    this.#left = 0;
+  }
+
   /** What it did so far. */
   use(): DeviceUse {
     return {

@@ -155,6 +155,7 @@ export function runWindow(run: WindowRun): WindowResult {
         ? machine.memoryTime
         : () => (random.below(lines) < warmLines ? machine.cacheTime : machine.memoryTime),
     done: (time) => {
+      if (completed === batch * BATCHES) return;
       const index = Math.floor(completed / batch);
       latencies[index]! += time / batch;
       percentiles.add(time);
@@ -162,12 +163,23 @@ export function runWindow(run: WindowRun): WindowResult {
       if (completed % batch !== 0) return;
       rates[index] = (batch * 1e12) / (engine.now - started);
       started = engine.now;
-      if (index === BATCHES - 1) engine.stop();
+      if (index < BATCHES - 1) return;
+      device.stop();
+      engine.stop();
     },
   });
+  const where = () =>
+    deviceTime({
+      devices: [{ name: "device", engine: device, unit: unit === null ? null : UNIT, node: 0 }],
+      units: new Map(unit === null ? [] : [[UNIT, unit]]),
+      bill,
+      interconnect: null,
+      faults: built?.faults ?? null,
+      time: engine.now,
+    });
   device.start();
   engine.run();
-  return {
+  const result = {
     latency: steadyState(latencies),
     rate: steadyState(rates),
     hits: bill.count("iotlbHit"),
@@ -175,17 +187,13 @@ export function runWindow(run: WindowRun): WindowResult {
     walkerShare: unit === null ? 0 : unit.walkers.use().busyTime / (engine.now * machine.walkers),
     faults: built?.faults?.reported ?? 0,
     percentiles,
-    where: deviceTime({
-      devices: [{ name: "device", engine: device, unit: unit === null ? null : UNIT, node: 0 }],
-      units: new Map(unit === null ? [] : [[UNIT, unit]]),
-      bill,
-      interconnect: null,
-      faults: built?.faults ?? null,
-      time: engine.now,
-    }),
     time: engine.now,
     hash: engine.hash,
   };
+  const { queues } = where();
+  // Parts are of requests that are done: what is in flight gets there, and counts nowhere else.
+  engine.run();
+  return { ...result, where: { ...where(), queues } };
 }
 
 interface WindowUnit {
