@@ -107,7 +107,7 @@ describe("iommukit run of devices' workloads", () => {
           (sum: number, { share }: { share: number }) => sum + share,
           0,
         );
-        expect(shares).toBeCloseTo(1, kind === "window" ? 1 : 9);
+        expect(shares).toBeCloseTo(1, 9);
       }
       const page = readFileSync("docs/run.md", "utf8");
       const keys = new Set(first.stdout.match(/(?<=^\s+")\w+(?=":)/gm));
@@ -207,6 +207,11 @@ describe("iommukit run refuses, by name and place,", () => {
       "a step that is not there",
       `machine: { like: broadwell, prices: [{ step: entryRad, eachNs: 1 }] }\n${window}`,
       /:2:46: prices\[0\].step.*"entryRad"[\s\S]*entryRead/,
+    ],
+    [
+      "a resource that is not there",
+      `machine: { like: broadwell, prices: [{ step: entryRead, on: walkers, eachNs: 1 }] }\n${window}`,
+      /:2:61: prices\[0\].on: there is no resource "walkers"\n.*known are walker$/m,
     ],
     [
       "a machine of another workload",

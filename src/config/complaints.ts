@@ -34,9 +34,21 @@ export function shownName(name: string): string {
   return `"${name.slice(0, NAME_SHOWN)}"`;
 }
 
-/** Prices of steps that exist, each once. @param path - of the list */
+/** A price as a file has it. */
+export type WrittenPrice = Omit<Price, "step" | "on"> & {
+  readonly step: string;
+  readonly on?: string | undefined;
+};
+
+/**
+ * Prices of steps that exist, each once, on resources that exist.
+ *
+ * @param resources - of the machine; the first is meant where a price names none
+ * @param path - of the list
+ */
 export function checkedPrices(
-  prices: readonly (Omit<Price, "step"> & { readonly step: string })[],
+  prices: readonly WrittenPrice[],
+  resources: readonly string[],
   complain: Complain,
   path: ValuePath = ["prices"],
 ): readonly Price[] {
@@ -52,6 +64,11 @@ export function checkedPrices(
       throw complain(at, `${name}: ${price.step} has a price already`, "each step has one price");
     }
     seen.add(price.step);
-    return { ...price, step: price.step as StepName };
+    const { on = resources[0]! } = price;
+    if (!resources.includes(on)) {
+      const message = `${path.join(".")}[${index}].on: there is no resource ${shownName(on)}`;
+      throw complain([...path, index, "on"], message, `known are ${resources.join(", ")}`);
+    }
+    return { ...price, on, step: price.step as StepName };
   });
 }

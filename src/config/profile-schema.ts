@@ -43,7 +43,7 @@ export const price = z.strictObject({
   eachNs: nanoseconds.default(0),
   unitNs: nanoseconds.default(0),
   remoteUnitNs: nanoseconds.default(0),
-  on: text.min(1).max(80).default("cpu"),
+  on: text.optional(),
   source: text.default(""),
   fittedOn: z.union([z.null(), text], { error: "this is neither null nor text" }).default(null),
 });

@@ -12,7 +12,7 @@ cpusByNode: [2, 2]
 software: { submitNs: 700, completeNs: 700.5 }
 disk: { channels: 8, readNs: 80000, writeNs: 20000, bytesPerSecond: 2.5e9 }
 prices:
-  - { step: virtqueueKick, on: lock, eachNs: 3600 }
+  - { step: virtqueueKick, on: virtio-iommu request lock, eachNs: 3600 }
 `;
 const SCENARIO = `schema: iommukit/scenario@1
 machine: this-qemu
@@ -66,11 +66,15 @@ describe("a machine profile", () => {
     [without("2.5e9", ".inf"), /^f.yaml:5:69 disk.bytesPerSecond: this is no number/],
     [without("channels: 8", "channels: 0"), /^f.yaml:5:19 .*takes no request/],
     [without("700, completeNs: 700.5", "0, completeNs: 0"), /^f.yaml:4:11 .*no software/],
-    [without("3600", "-3600"), /^f.yaml:7:46 prices\[0\].eachNs: -3600 is no number from 0/],
+    [without("3600", "-3600"), /^f.yaml:7:67 prices\[0\].eachNs: -3600 is no number from 0/],
     [without("virtqueueKick", "virtqueKick"), /^f.yaml:7:13 .*"virtqueKick".*mean "virtqueueKick"/],
-    [without("eachNs", "eachNS"), /^f.yaml:7:38 there is no key "eachNS" in prices\[0\] .*eachNs/],
+    [without("eachNs", "eachNS"), /^f.yaml:7:59 there is no key "eachNS" in prices\[0\] .*eachNs/],
     [`${SMALL}  - { step: virtqueueKick }\n`, /^f.yaml:8:13 .*has a price already/],
     [`${SMALL}iommu: smmu\n`, /^f.yaml:8:8 iommu: this is none of virtio, vtd.*docs\/run.md/],
+    [
+      SMALL.replace("request lock", "requests lock"),
+      /^f.yaml:7:32 prices\[0\].on: there is no resource "virtio-iommu requests lock".*IOVA tree lock/s,
+    ],
     [`${SMALL}iommu: vtd\nhost: { guestPages: 4194304, blockPages: 1 }\n`, /^f.yaml:9:7 .*bare/],
     [`${SMALL}host: { guestPages: 1, blockPages: 1 }\n`, /^f.yaml:8:21 host.guestPages: 1 is no/],
     ["", /^f.yaml:1:1 a profile is a map/],

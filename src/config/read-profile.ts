@@ -1,7 +1,7 @@
 /** Reads machine profiles and scenarios; every complaint has its line and column. */
 import type { z } from "zod";
 import { type Policy, policyNamed, policyNames } from "../dma/policy.ts";
-import { CPUS_MAX, type MachineProfile } from "../sim/profiles/machine-profile.ts";
+import { CPUS_MAX, FIO_RESOURCES, type MachineProfile } from "../sim/profiles/machine-profile.ts";
 import { type Complain, checkedPrices, complainer, hintFor, shownName } from "./complaints.ts";
 import { type machineBody, profileSchema, scenarioSchema } from "./profile-schema.ts";
 import { validate } from "./validate.ts";
@@ -93,7 +93,7 @@ function possible(
     const message = `${what} has a VT-d unit of its own and a host below it`;
     throw impossible(["host"], message, "a guest has iommu: virtio; bare metal has host: null");
   }
-  const prices = checkedPrices(body.prices, impossible);
+  const prices = checkedPrices(body.prices, FIO_RESOURCES, impossible);
   const blockPages = Number(host?.blockPages);
   return { ...body, host: host === null ? null : { ...host, blockPages }, prices };
 }

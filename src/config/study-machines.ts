@@ -7,7 +7,7 @@ import type { AllReduceMachine, AllReduceUnit } from "../sim/workload/all-reduce
 import type { WindowMachine } from "../sim/workload/random-window.ts";
 import type { VmStartMachine } from "../sim/workload/vm-start.ts";
 import { PAGE_BYTES } from "../units.ts";
-import { type Complain, checkedPrices } from "./complaints.ts";
+import { type Complain, checkedPrices, type WrittenPrice } from "./complaints.ts";
 import type {
   acceleratorScenario,
   allReduceScenario,
@@ -19,7 +19,6 @@ import type { ValuePath } from "./yaml-source.ts";
 type Own<S extends z.ZodType<{ machine: unknown }>> = Partial<
   Exclude<z.output<S>["machine"], string>
 >;
-type Prices = Parameters<typeof checkedPrices>[0];
 
 const PS_PER_NS = 1000;
 const BUS_DEVICES_MAX = 255;
@@ -29,11 +28,14 @@ const ps = (ns: number) => Math.round(ns * PS_PER_NS);
 
 function pricesOf(
   base: PriceList,
-  own: Prices | undefined,
+  own: readonly WrittenPrice[] | undefined,
   complain: Complain,
   path: ValuePath,
 ): PriceList {
-  return own === undefined ? base : base.with(checkedPrices(own, complain, path));
+  if (own === undefined) return base;
+  // Who does a step is the machine's, so that a price can name nothing else.
+  const resources = [...new Set(base.prices.map(({ on }) => on))];
+  return base.with(checkedPrices(own, resources, complain, path));
 }
 
 /** What refuses a value of 0 or less by name. */

@@ -1,7 +1,7 @@
 /** A machine with a name: what it can do, what steps cost on it, and where each figure is from. */
 import type { DiskSpeed } from "../device/disk.ts";
 import type { HostMemory } from "../guest/second-stage.ts";
-import { type Price, PriceList } from "../price-list.ts";
+import { OWN_CPU, type Price, PriceList } from "../price-list.ts";
 import type { FioMachine } from "../workload/fio-run.ts";
 
 /** A profile as files hold it. Sources are for people; a figure without one is a guess. */
@@ -23,6 +23,14 @@ export interface MachineProfile {
   readonly host: HostMemory | null;
   readonly prices: readonly Price[];
 }
+
+/** What steps can be paid on: the CPU of the process, and what everybody shares. */
+export const FIO_RESOURCES: readonly string[] = [
+  OWN_CPU,
+  "virtio-iommu request lock",
+  "invalidation queue",
+  "IOVA tree lock",
+];
 
 /** CPUs of a machine. */
 export const CPUS_MAX = 4096;
