@@ -73,8 +73,9 @@ export const findingKinds = {
     severity: "warning",
     title: "a group is not what the rules make of its devices",
     cause:
-      "The kernel knows a quirk of the hardware that is not in its configuration space, runs with " +
-      "an override of ACS, or one of the two sides is wrong.",
+      "The kernel knows a quirk of the hardware that is not in its configuration space, and only the " +
+      "common ones are known here (docs/inspect.md); it runs with an override of ACS; or one of the " +
+      "two sides is wrong.",
     remedy:
       "Look for pcie_acs_override= and pci=config_acs= on the kernel's command line, and for the " +
       "device in drivers/pci/quirks.c. Otherwise report it with a capture.",

@@ -41,7 +41,7 @@ describe("damaged trees", () => {
   });
 
   it("with links that lead nowhere, in rings, or above the root", () => {
-    const { machine } = throughAll({
+    const { machine, result } = throughAll({
       [`${DEVICES}/0000:00:01.0`]: { link: "../../../devices/gone" },
       [`${DEVICES}/0000:00:02.0`]: { link: "0000:00:03.0" },
       [`${DEVICES}/0000:00:03.0`]: { link: "0000:00:02.0" },
@@ -51,6 +51,8 @@ describe("damaged trees", () => {
     });
     expect(machine.functions).toHaveLength(4);
     expect(machine.functions[0]).toMatchObject({ vendor: 0xffff, configRead: "none", node: null });
+    const { className, classCode, vendor, device } = result.devices[0]!;
+    expect([className, classCode, vendor, device]).toEqual(["unreadable device", null, null, null]);
     expect(machine.iommus).toMatchObject([{ name: "dmar0", kind: "vtd" }]);
   });
 

@@ -146,6 +146,8 @@ function functionOf(machine: Machine, one: MachineFunction, context: Context): I
   const id = (value: number) => hex(value, 4).slice(2);
   const parent = machine.functions[one.bridge];
   const physical = machine.functions[one.physicalFunction];
+  // What vendor no function has is what reading a function that does not answer gives.
+  const isNamed = one.vendor !== 0xffff;
   const isRead = one.configRead !== "none" && one.configRead !== "header";
   const state = (registers: { readonly enabled: boolean } | null) =>
     registers === null ? null : registers.enabled ? ("enabled" as const) : ("off" as const);
@@ -158,11 +160,11 @@ function functionOf(machine: Machine, one: MachineFunction, context: Context): I
     group: context.group,
     driver: one.driver,
     parent: parent === undefined ? null : pciName(parent),
-    classCode: hex(one.classCode, 6),
-    className: className(one.classCode),
-    vendor: id(one.vendor),
-    device: id(one.device),
-    description: context.names(one.vendor, one.device),
+    classCode: isNamed ? hex(one.classCode, 6) : null,
+    className: isNamed ? className(one.classCode) : "unreadable device",
+    vendor: isNamed ? id(one.vendor) : null,
+    device: isNamed ? id(one.device) : null,
+    description: isNamed ? context.names(one.vendor, one.device) : null,
     portType: isRead ? one.portType : null,
     acs: isRead ? (isAcsEffective(one) ? "effective" : "missing") : null,
     ats: state(one.ats),

@@ -25,6 +25,19 @@ describe("quirks of single devices", () => {
     expect(quirksOf(subject(0x8086, 0x1d11, port))).toBe(null);
   });
 
+  it("isolate ports of Zhaoxin, Cavium and Ampere, and network functions of Wangxun", () => {
+    const port = { portType: "root-port", header: "bridge", above: null } as const;
+    const isolated = (vendor: number, device: number, more = {}) =>
+      quirksOf(subject(vendor, device, more))?.isolated === true;
+    expect([0x0710, 0x0720, 0x0721].map((id) => isolated(0x1d17, id, port))).toEqual([
+      true,
+      false,
+      true,
+    ]);
+    expect([isolated(0x177d, 0xa002, port), isolated(0x177d, 0xa002)]).toEqual([true, false]);
+    expect([isolated(0x1def, 0xe005, port), isolated(0x8088, 0x0101)]).toEqual([true, true]);
+  });
+
   it("know ports whose ACS registers are wide", () => {
     const wide = (device: number) => hasWideAcs({ vendor: 0x8086, device, portType: "root-port" });
     expect([0xa110, 0xa11f, 0xa120, 0x9d1b, 0x9d1c].map(wide)).toEqual([

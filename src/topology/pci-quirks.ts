@@ -36,11 +36,14 @@ function key(vendor: number, device: number): number {
   return vendor * 0x1_0000 + device;
 }
 
-/** Root ports of Intel's chipsets that isolate once a register outside of PCI is set. */
+/** Root ports that isolate without saying so: on Intel's once a register outside of PCI is set. */
 const isolatingPorts = new Set([
   ...ids(0x8086, "3b42-3b51 1c10-1c1f 1e10-1e1f 8c10-8c1f 9c10-9c1b 9c90-9c9b"),
   ...ids(0x8086, "1d10 1d12 1d14 1d16 1d18 1d1a 1d1c 1d1e 8d10-8d1e"),
   ...ids(0x8086, "8c90 8c92 8c94 8c96 8c98 8c9a 8c9c 8c9e"),
+  // Zhaoxin; Cavium ThunderX, X2 and X3.
+  ...ids(0x1d17, "0710-071e 0721 0723-0732"),
+  ...ids(0x177d, "a000-a7ff af84 b884"),
 ]);
 
 /** Root ports whose ACS registers are 32 bits wide: the control register stands 8 bytes in. */
@@ -53,6 +56,10 @@ const isolatedFunctions = new Set([
   ...ids(0x8086, "1509 150e-1511 1516 1527 10a7 10a9 10d6 1521-1524 105e-1060 10d9"),
   ...ids(0x8086, "10f8-10fc 1507 1514 151c 1529 152a 154d 154f 1551 1558"),
   ...ids(0x14e4, "16d7 1750-1752"),
+  // Ports of X-Gene and Ampere, network functions of Wangxun.
+  ...ids(0x10e8, "e004"),
+  ...ids(0x1def, "e005-e00c"),
+  ...ids(0x8088, "0100-010f 1001 2001"),
 ]);
 
 /** Functions of AMD's south bridges, which send everything up where the IOMMU is on. */
