@@ -114,7 +114,7 @@ describe.each(["virtio", "intel"] as const)("a guest with nested buses and a %s 
       const { iommu, modules, ...options } = { append: "", ...kinds[kind] };
       const text = `${base} ${nested} ${iommu}`;
       const vm = buildVm(
-        readCommand(splitWords(`qemu-system-x86_64 -M q35 -nodefaults ${text}`, "x"), "x"),
+        readCommand(splitWords(`qemu-system-x86_64 -M q35 -m 1G -nodefaults ${text}`, "x"), "x"),
       );
       expect(vm.ignored).toEqual([]);
       const { boot } = (await import("../../scripts/vm/boot.mjs" as string)) as { boot: Boot };
@@ -132,7 +132,7 @@ describe.each(["virtio", "intel"] as const)("a guest with nested buses and a %s 
 describe("a guest with a virtio-iommu and a device behind a conventional bridge", () => {
   it.skipIf(!isThere)(`forms no group at all, as check says${missing}`, async () => {
     const text = `${kinds.virtio.iommu} -device pcie-pci-bridge,id=cb -device edu,bus=cb,addr=3`;
-    const line = `qemu-system-x86_64 -M q35 -nodefaults ${text}`;
+    const line = `qemu-system-x86_64 -M q35 -m 1G -nodefaults ${text}`;
     const vm = buildVm(readCommand(splitWords(line, "x"), "x"));
     const limits = { host: null, memlockBytes: null, entryLimit: null };
     expect(vmFindings(vm, limits).map(({ code }) => code)).toContain("viommu-behind-bridge");

@@ -146,12 +146,13 @@ describe("a hundred drawn machines with a device", () => {
         const { requests } = where;
         expect(requests).toBeGreaterThanOrEqual(accesses);
         expect(requests).toBeLessThanOrEqual(accesses + inFlight);
-        // Each access is looked up once, and at most what is in flight more than is done.
+        // Each access is looked up once; those in flight at the end of the time before or after it.
         const looked = pageShift === null ? requests : hits + misses;
-        expect(looked - requests).toBeGreaterThanOrEqual(0);
-        expect(looked - requests).toBeLessThanOrEqual(inFlight);
-        // Little: never more in flight than the device can have.
-        expect(where.latency).toBeLessThanOrEqual(inFlight * time);
+        expect(Math.abs(looked - requests)).toBeLessThanOrEqual(inFlight);
+        // Little: never more in flight than the device can have. What is in flight at the end
+        // drains past `time`.
+        const drained = (where.latency / requests) * inFlight;
+        expect(where.latency).toBeLessThanOrEqual(inFlight * time + drained);
         // The parts miss nothing of what is done, and have of what is not what it took so far.
         const sum = where.parts.reduce((all, part) => all + part.time, 0);
         expect(sum).toBeGreaterThanOrEqual(where.latency * (1 - 1e-12));
